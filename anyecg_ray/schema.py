@@ -1,0 +1,123 @@
+"""The tables: every column that this program writes, with its type and the reason for its shape.
+
+The pyarrow schemas below are the contract with whoever reads the files. Time stamps are
+microseconds because MC-MED shifts its dates into the 2200s and nanoseconds end in 2262.
+"""
+
+from enum import StrEnum
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Raised when a column changes its meaning; a new column alone does not raise it."""
+
+TIME = pa.timestamp("us", tz="UTC")
+
+
+class Status(StrEnum):
+    """What became of one span. Everything but `ok` is a row without estimates and with a reason."""
+
+    OK = "ok"
+    UNREADABLE = "unreadable"
+    """The header or the signal bytes do not follow the WFDB format."""
+    MISSING_SIGNAL = "missing_signal"
+    """The header names a signal file that is not in the archive."""
+    TRUNCATED = "truncated"
+    """A signal file ends before the header says so."""
+    MISSING_LEAD = "missing_lead"
+    """A lead that the model reads is neither there nor derivable."""
+    TOO_SHORT = "too_short"
+    """Fewer samples than one window of 10 seconds, or none at all."""
+    NON_FINITE = "non_finite"
+    """No window is free of long gaps (samples marked invalid)."""
+    FLAT = "flat"
+    """No window has a signal: lead off, or constant."""
+    CLIPPED = "clipped"
+    """No window is free of a rail: the amplifier was saturated."""
+    NOISY = "noisy"
+    """No window shows heart beats above its noise."""
+    AMPLITUDE = "amplitude"
+    """No window has an amplitude that a heart can make."""
+    TRANSIENT = "transient"
+    """Storage failed in a way that may pass; the next run tries again."""
+
+
+MANIFEST = pa.schema(
+    [
+        # record_id#start_sample: unique, stable when the manifest grows
+        pa.field("span_id", pa.string(), nullable=False),
+        # path of the header in the archive, without its suffix
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string()),
+        pa.field("encounter_id", pa.string()),
+        # of the span, not of the record; archives without time zones are taken as UTC
+        pa.field("start_time", TIME),
+        pa.field("fs", pa.float64()),
+        pa.field("start_sample", pa.int64(), nullable=False),
+        pa.field("n_samples", pa.int64()),
+        pa.field("leads", pa.list_(pa.string())),
+        pa.field("age", pa.float32()),
+        pa.field("sex", pa.string()),  # F, M or null
+        # signal objects of this span, as paths in the archive
+        pa.field("files", pa.list_(pa.string())),
+        # text of the .hea; a multi-segment record's segments follow, each after a form feed
+        pa.field("header", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("status_detail", pa.string()),
+    ]
+)
+
+PROVENANCE = [
+    pa.field("model_id", pa.string(), nullable=False),
+    pa.field("model_version", pa.string(), nullable=False),
+    pa.field("weights_sha256", pa.string(), nullable=False),
+    pa.field("preprocess_fingerprint", pa.string(), nullable=False),
+    pa.field("code_version", pa.string(), nullable=False),
+    pa.field("run_id", pa.string(), nullable=False),
+    pa.field("estimated_at", TIME, nullable=False),
+]
+
+STAGING = pa.schema(
+    [
+        pa.field("span_id", pa.string(), nullable=False),
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string()),
+        pa.field("encounter_id", pa.string()),
+        pa.field("start_time", TIME),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("status_detail", pa.string()),
+        # one entry a window, usable or not: seconds from the span's first sample ...
+        pa.field("window_start", pa.list_(pa.float32())),
+        # ... its flags joined with "|", "" where there are none ...
+        pa.field("quality", pa.list_(pa.string())),
+        # ... and a value per indicator of the card, null where the window was not used
+        pa.field("values", pa.list_(pa.list_(pa.float32()))),
+        *PROVENANCE,
+    ]
+)
+
+ECG_LAB_ESTIMATE = pa.schema(
+    [
+        pa.field("span_id", pa.string(), nullable=False),
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string()),
+        pa.field("encounter_id", pa.string()),
+        pa.field("ecg_time", TIME),
+        pa.field("analyte", pa.string(), nullable=False),
+        pa.field("indicator", pa.string(), nullable=False),
+        pa.field("loinc", pa.string()),
+        pa.field("unit", pa.string()),
+        pa.field("value", pa.float32()),  # null for an indicator that is a probability
+        pa.field("lower", pa.float32()),
+        pa.field("upper", pa.float32()),
+        pa.field("probability", pa.float32()),  # mean over the usable windows; null unless status is ok
+        pa.field("abnormal", pa.bool_()),  # null where the bundle has no threshold
+        pa.field("n_windows", pa.int32(), nullable=False),
+        pa.field("quality_flags", pa.list_(pa.string())),
+        pa.field("status", pa.string(), nullable=False),
+        *PROVENANCE,
+    ]
+)
+"""The published table, one row per (span_id, indicator, model_version), whatever the status."""
