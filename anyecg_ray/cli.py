@@ -1,0 +1,83 @@
+"""One subcommand per job: read its settings, run it, and turn what goes wrong into an exit code.
+
+0: done. 1: the job failed. 2: bad usage or bad input, told in one line on stderr. A verb's module is
+imported only when the verb is called, so that `anyecg --help` needs neither ray nor torch.
+"""
+
+import difflib
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from anyecg_ray import __version__
+from anyecg_ray.config import InputError, JobError, load
+
+
+class Verb(NamedTuple):
+    """Where a verb lives: `module.function(module.settings)`."""
+
+    module: str
+    settings: str
+    function: str
+    help: str
+
+
+VERBS = {
+    "demo": Verb("demo", "Demo", "demo", "make a synthetic archive, score it, and show what came out"),
+    "synth": Verb("synthetic", "Synth", "synth", "write a synthetic archive in MC-MED's file tree"),
+    "manifest": Verb("manifest", "Manifest", "manifest", "index an archive: one row per span of work"),
+    "import-weights": Verb("weights", "ImportWeights", "import_weights", "turn a published checkpoint into a bundle"),
+    "init": Verb("weights", "Init", "init", "make an untrained bundle for tests, demos and benchmarks"),
+    "backfill": Verb("backfill", "Backfill", "backfill", "score a manifest: one row per span, whatever happens"),
+    "bench": Verb("bench", "Bench", "bench", "measure the stages, alone and end to end"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `anyecg VERB …` and return its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        print(f"anyecg {__version__}")
+        return 0
+    logging.basicConfig(level=os.environ.get("ANYECG_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return _run(arguments[0], arguments[1:])
+    except InputError as error:
+        return _fail(2, error)
+    except JobError as error:
+        return _fail(1, error)
+    except KeyboardInterrupt:
+        return _fail(130, "interrupted; the same command goes on where this one stopped")
+    except BrokenPipeError:  # `anyecg … | head`
+        sys.stderr.close()
+        return 1
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    verb = VERBS.get(name)
+    if verb is None:
+        near = difflib.get_close_matches(name, VERBS, n=1)
+        raise InputError(
+            f"unknown verb {name}; " + (f"did you mean {near[0]}?" if near else "`anyecg --help` lists them")
+        )
+    module = importlib.import_module(f"anyecg_ray.{verb.module}")
+    settings = load(getattr(module, verb.settings), name, arguments)
+    getattr(module, verb.function)(settings)
+    return 0
+
+
+def _fail(code: int, message: object) -> int:
+    print(f"anyecg: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
+
+
+def _usage() -> str:
+    lines = ["usage: anyecg VERB [JOB.toml] [--section.key value ...]", ""]
+    lines += [f"  {name:15} {verb.help}" for name, verb in VERBS.items()]
+    return "\n".join([*lines, "", "`anyecg VERB --help` lists a verb's settings."])

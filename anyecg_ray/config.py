@@ -1,0 +1,152 @@
+"""Job files and flags become typed settings; a wrong one becomes one line that says how to mend it.
+
+A setting is looked for in the flags, then in the environment (`ANYECG_<VERB>_<FIELD>`), then in the
+job file, then in the model's default. Each verb keeps its settings beside its code; this module only
+reads them, so it needs neither ray nor torch.
+"""
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings.exceptions import SettingsError
+
+
+class InputError(Exception):
+    """What the user gave cannot be used. The message is one line: the file or field, and the mend."""
+
+
+class JobError(Exception):
+    """The job could not be finished. The message is one line."""
+
+
+class Settings(BaseModel):
+    """Base of every verb's settings: an unknown key is an error, docstrings under fields are the help."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True, protected_namespaces=())
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(model: type[S], verb: str, arguments: Sequence[str]) -> S:
+    """Settings of one verb from `[JOB.toml] [--section.key value …]`.
+
+    Raises InputError where a key is unknown, missing or of the wrong type, SystemExit for --help.
+    """
+    arguments = list(arguments)
+    job = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+    loader = _loader(model, verb, _read_job(job) if job else {})
+    try:
+        flags: CliSettingsSource[Any] = CliSettingsSource(loader, cli_parse_args=arguments)
+        return loader(_cli_settings_source=flags)  # type: ignore[call-arg, return-value]
+    except SettingsError as error:
+        raise InputError(_explain_flag(str(error), model, verb)) from None
+    except ValidationError as error:
+        raise InputError(_explain_value(error, model, verb, job)) from None
+
+
+def fingerprint(content: Any) -> str:
+    """First 16 hex digits of the SHA-256 of `content` as canonical JSON: a name that changes with any value."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every key of the settings, nested ones with a dot, as flags spell them."""
+    for name, field in model.model_fields.items():
+        key = prefix + name.replace("_", "-")
+        nested = _model_in(field.annotation)
+        if nested is None:
+            yield key
+        else:
+            yield from fields(nested, key + ".")
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    candidates = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+
+
+def _loader(model: type[S], verb: str, job: dict[str, Any]) -> type[BaseSettings]:
+    """The settings with the sources attached; made per call so that building settings in code stays free of them."""
+
+    class Loader(model, BaseSettings):  # type: ignore[valid-type, misc]
+        __doc__ = model.__doc__
+        model_config = SettingsConfigDict(
+            env_prefix=f"ANYECG_{verb.upper().replace('-', '_')}_",
+            env_nested_delimiter="__",
+            nested_model_default_partial_update=True,
+            cli_prog_name=f"anyecg {verb}",
+            cli_kebab_case=True,
+            cli_implicit_flags=True,
+            cli_hide_none_type=True,
+            cli_avoid_json=True,
+            cli_exit_on_error=False,
+        )
+
+        @classmethod
+        def settings_customise_sources(  # type: ignore[override]
+            cls, settings_cls: type[BaseSettings], env_settings: PydanticBaseSettingsSource, **_: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return env_settings, InitSettingsSource(settings_cls, init_kwargs=job)
+
+    Loader.__name__ = Loader.__qualname__ = model.__name__
+    return Loader
+
+
+def _read_job(path: str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise InputError(f"{path}: cannot read this job file ({reason}); flags begin with --") from None
+    try:
+        return _underscored(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not a TOML file: {error}") from None
+
+
+def _underscored(table: dict[str, Any]) -> dict[str, Any]:
+    """Keys of a job file may be spelt like flags (`max-span`) or like fields (`max_span`)."""
+    return {
+        k.replace("-", "_"): _underscored(v) if isinstance(v, dict) else v
+        for k, v in table.items()
+    }  # fmt: skip
+
+
+def _explain_flag(message: str, model: type[Settings], verb: str) -> str:
+    message = message.removeprefix("error parsing CLI: ")
+    unknown = message.removeprefix("unrecognized arguments: ").split()
+    if message.startswith("unrecognized arguments") and unknown[0].startswith("--"):
+        return f"unknown setting {unknown[0].split('=')[0]}; {_nearest(unknown[0], model, verb)}"
+    return f"{message}; `anyecg {verb} --help` lists the settings"
+
+
+def _explain_value(error: ValidationError, model: type[Settings], verb: str, job: str | None) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part).replace("_", "-") for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{job or 'environment'}: unknown setting {key}; {_nearest(key, model, verb)}"
+    if first["type"] == "missing":
+        return f"setting {key} is missing: give --{key} or name it in the job file"
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"setting {key or verb}: {reason}" + (f" (got {first['input']!r})" if key else "")
+
+
+def _nearest(key: str, model: type[Settings], verb: str) -> str:
+    match = difflib.get_close_matches(key.lstrip("-").split("=")[0], list(fields(model)), n=1)
+    return f"did you mean --{match[0]}?" if match else f"`anyecg {verb} --help` lists the settings"
