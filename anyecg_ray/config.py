@@ -48,15 +48,16 @@ def load(model: type[S], verb: str, arguments: Sequence[str]) -> S:
     Raises InputError where a key is unknown, missing or of the wrong type, SystemExit for --help.
     """
     arguments = list(arguments)
-    job = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+    job = arguments.pop(0) if arguments and arguments[0].endswith(".toml") else None
     loader = _loader(model, verb, _read_job(job) if job else {})
     try:
         flags: CliSettingsSource[Any] = CliSettingsSource(loader, cli_parse_args=arguments)
-        return loader(_cli_settings_source=flags)  # type: ignore[call-arg, return-value]
+        found = loader(_cli_settings_source=flags)  # type: ignore[call-arg]
     except SettingsError as error:
         raise InputError(_explain_flag(str(error), model, verb)) from None
     except ValidationError as error:
         raise InputError(_explain_value(error, model, verb, job)) from None
+    return model(**{name: getattr(found, name) for name in model.model_fields})  # settings, rid of their sources
 
 
 def fingerprint(content: Any) -> str:
@@ -113,7 +114,7 @@ def _read_job(path: str) -> dict[str, Any]:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
-        raise InputError(f"{path}: cannot read this job file ({reason}); flags begin with --") from None
+        raise InputError(f"{path}: cannot read this job file ({reason}); give an existing TOML file") from None
     try:
         return _underscored(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
