@@ -1,0 +1,241 @@
+"""A bundle: the folder that holds one model, `model.safetensors` and `card.json`.
+
+The card says everything that a prediction depends on besides the weights: the encoder's sizes, the
+preprocessing, what each output means, calibration and thresholds. Loading runs no pickled code, loads
+every tensor or none, and refuses a bundle whose preprocessing is not what this code would do.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from anyecg_ray import __version__, storage
+from anyecg_ray.config import InputError
+from anyecg_ray.net1d import Net1D, Sizes
+from anyecg_ray.preprocess import PRESETS, Recipe, recipe
+
+CARD, WEIGHTS = "card.json", "model.safetensors"
+Z95 = 1.959964
+"""Half-width of a 95% interval, in standard deviations."""
+
+
+class _Card(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Calibration(_Card):
+    """How a raw probability becomes a calibrated one; fitted on validation data."""
+
+    method: Literal["temperature", "isotonic"]
+    temperature: float = 1.0
+    """The logit is divided by it."""
+    x: list[float] = []
+    """Isotonic: raw probabilities, rising …"""
+    y: list[float] = []
+    """… and the calibrated ones at them; between them it is linear."""
+
+
+class IndicatorCard(_Card):
+    """What one output of the model means."""
+
+    key: str
+    """Such as `potassium_high`."""
+    analyte: str
+    name: str
+    direction: Literal["low", "high", "value", "present"]
+    """`value`: the measurement itself, as mean and standard deviation. Otherwise a probability."""
+    loinc: str | None = None
+    unit: str | None = None
+    """UCUM unit of the analyte."""
+    threshold: float | None = None
+    """Calibrated probability at and above which the estimate is flagged abnormal; fitted on validation data."""
+    calibration: Calibration | None = None
+    offset: float = 0.0
+    """For a value: what the network's 0 stands for, in `unit`."""
+    scale: float = 1.0
+    """For a value: what the network's 1 adds, in `unit`."""
+    tier: Literal["strong", "moderate", "limited"] | None = None
+    """AUROC on test data above 0.65, from 0.55, below: AnyECG-Lab's tiers."""
+    auroc: float | None = None
+
+
+class Card(_Card):
+    """The model card, `card.json`."""
+
+    format: Literal[1] = 1
+    model_id: str
+    model_version: str
+    encoder: dict[str, Any]
+    recipe: dict[str, Any]
+    preprocess_fingerprint: str
+    indicators: list[IndicatorCard]
+    weights_sha256: str
+    source: str
+    """Where the weights come from."""
+    trained: bool
+    """False: the weights are random and the estimates mean nothing."""
+    licence: str
+    code_version: str = __version__
+    training: dict[str, Any] = {}
+    """Fingerprint and counts of the training data, settings, seeds."""
+    metrics: dict[str, Any] = {}
+
+    @property
+    def columns(self) -> int:
+        """Numbers per window: one a probability, two (mean, standard deviation) a value."""
+        return sum(2 if i.direction == "value" else 1 for i in self.indicators)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model in memory: its card, and its weights on the CPU in float32."""
+
+    card: Card
+    state: dict[str, torch.Tensor]
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The preprocessing that the model was trained with."""
+        return Recipe.from_dict(self.card.recipe)
+
+    def network(self) -> Net1D:
+        """The network with these weights, ready to predict."""
+        net = Net1D(_sizes(self.card.encoder), self.card.columns)
+        net.load_state_dict(self.state, strict=True)
+        return net.eval().requires_grad_(False)
+
+
+def make(
+    state: dict[str, torch.Tensor],
+    sizes: Sizes,
+    preprocessing: Recipe,
+    indicators: list[IndicatorCard],
+    model_version: str | None = None,
+    **card: Any,
+) -> Bundle:
+    """A bundle of these weights; without a version it bears their hash. `card`: the remaining fields of Card."""
+    sha = hashlib.sha256(_serialise(state)).hexdigest()
+    return Bundle(
+        Card(
+            model_version=model_version or sha[:12],
+            encoder={"kind": "net1d", **asdict(sizes)},
+            recipe=preprocessing.to_dict(),
+            preprocess_fingerprint=preprocessing.fingerprint(),
+            indicators=indicators,
+            weights_sha256=sha,
+            **card,
+        ),
+        state,
+    )
+
+
+def save(bundle: Bundle, uri: str) -> None:
+    """Write the bundle; the card last, so that a folder with a card is a whole bundle. Raises StorageError."""
+    storage.write_atomic(storage.join(uri, WEIGHTS), _serialise(bundle.state))
+    storage.write_atomic(storage.join(uri, CARD), (bundle.card.model_dump_json(indent=2) + "\n").encode())
+
+
+def load(uri: str) -> Bundle:
+    """The bundle at a folder or s3:// prefix.
+
+    Raises InputError where a file is missing or not what the card says, where a tensor is missing or
+    unexpected, and where the preprocessing is not the one that this code would do.
+    """
+    card = load_card(uri)
+    blob = _read(uri, WEIGHTS)
+    if hashlib.sha256(blob).hexdigest() != card.weights_sha256:
+        raise InputError(f"{storage.join(uri, WEIGHTS)}: not the weights that card.json names; copy the bundle again")
+    bundle = Bundle(card, safetensors.torch.load(blob))
+    try:
+        bundle.network()
+    except RuntimeError as error:
+        raise InputError(f"{uri}: weights do not fit the card's encoder: {error}") from None
+    return bundle
+
+
+def load_card(uri: str) -> Card:
+    """The bundle's card, checked against the preprocessing in force. Raises InputError."""
+    where = storage.join(uri, CARD)
+    try:
+        card = Card.model_validate(json.loads(_read(uri, CARD)))
+        _sizes(card.encoder)
+    except (ValueError, TypeError) as error:  # ValidationError is a ValueError
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
+        raise InputError(f"{where}: not a model card ({reason})") from None
+    check_preprocessing(card, where)
+    return card
+
+
+def check_preprocessing(card: Card, where: str) -> None:
+    """Raise InputError, naming the fields that differ, unless the card's preprocessing is what this code does."""
+    try:
+        ours = Recipe.from_dict(card.recipe)
+    except ValueError as error:
+        raise InputError(f"{where}: preprocessing is not known to this version: {error}") from None
+    if ours.fingerprint() == card.preprocess_fingerprint:
+        return
+    matching = [name for name in PRESETS if recipe(name, ours.leads).fingerprint() == card.preprocess_fingerprint]
+    differ = ", ".join(ours.differences(recipe(matching[0], ours.leads))) if matching else "the recipe or its version"
+    raise InputError(
+        f"{where}: preprocessing {ours.fingerprint()} is not the {card.preprocess_fingerprint} that the model was "
+        f"trained with (differs in: {differ}); use the bundle as it was made, or make it again"
+    )
+
+
+def decode(card: Card, logits: np.ndarray) -> np.ndarray:
+    """The network's output as calibrated probabilities, and means and standard deviations of values.
+
+    logits: (windows, columns) float32. Returns the same shape: for an indicator that is a value its mean and
+    standard deviation in the analyte's unit (the network gives them standardised, the latter as log variance).
+    """
+    out = np.empty(logits.shape, np.float32)
+    column = 0
+    for indicator in card.indicators:
+        if indicator.direction == "value":
+            out[:, column] = indicator.offset + indicator.scale * logits[:, column]
+            out[:, column + 1] = indicator.scale * np.exp(0.5 * np.clip(logits[:, column + 1], -20, 20))
+            column += 2
+        else:
+            out[:, column] = calibrated(logits[:, column], indicator.calibration)
+            column += 1
+    return out
+
+
+def calibrated(logits: np.ndarray, calibration: Calibration | None) -> np.ndarray:
+    """Probabilities of one indicator from its logits, any shape."""
+    temperature = calibration.temperature if calibration else 1.0
+    # tanh form of the sigmoid: no overflow at either end
+    p = 0.5 + 0.5 * np.tanh(0.5 * np.asarray(logits, np.float64) / temperature)
+    if calibration and calibration.method == "isotonic":
+        p = np.interp(p, calibration.x, calibration.y)
+    return p
+
+
+def _sizes(encoder: dict[str, Any]) -> Sizes:
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in encoder.items() if k != "kind"}
+    if encoder.get("kind") != "net1d":
+        raise ValueError(f"encoder.kind is {encoder.get('kind')!r}; this version knows net1d")
+    return Sizes(**given)
+
+
+def _serialise(state: dict[str, torch.Tensor]) -> bytes:
+    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in state.items()})
+
+
+def _read(uri: str, name: str) -> bytes:
+    try:
+        return storage.read_bytes(storage.join(uri, name))
+    except storage.MissingObject:
+        raise InputError(
+            f"{uri}: not a bundle, it has no {name}; `anyecg init` or `import-weights` makes one"
+        ) from None

@@ -1,0 +1,282 @@
+"""The pipeline from shards of a manifest to estimates: fetch, decode, preprocess, predict, on Ray Data.
+
+One task works on one shard and yields it in pieces of a few hundred windows, so that memory does not
+depend on how long the recordings are; actors hold the model. Between the two, a piece is one Arrow table:
+a row per span, and the windows of all its spans in one contiguous buffer, which the model reads in place
+from the object store. A bad span is a row with a status; no input raises out of a worker.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import ray
+from ray.data import Dataset
+
+from anyecg_ray import storage
+from anyecg_ray.backends import Compute, Estimator
+from anyecg_ray.config import Settings
+from anyecg_ray.header import RecordError
+from anyecg_ray.manifest import read_rows
+from anyecg_ray.model import load
+from anyecg_ray.preprocess import Recipe, Windows, preprocess
+from anyecg_ray.record import decode, reads
+from anyecg_ray.schema import Status
+
+PIECE_WINDOWS = 256
+"""Windows to a piece: about a second of model time, 5 MB a lead; enough to hide what Ray costs per block."""
+
+CARRIED = ("span_id", "record_id", "dataset", "patient_id", "encounter_id", "start_time")
+"""Columns of the manifest that go into the staging table as they are."""
+
+
+class Shard(NamedTuple):
+    """Rows of a manifest that are scored and committed together."""
+
+    row_group: int
+    offset: int
+    length: int
+
+    @property
+    def name(self) -> str:
+        """Its part of the file name; the same rows have the same name in every run."""
+        return f"{self.row_group:06d}-{self.offset:06d}"
+
+
+class Predict(Settings):
+    """How the pipeline is laid out. The defaults suit one machine and a cluster alike."""
+
+    actors: int = 0
+    """Copies of the model. 0: one for every GPU, else one for every 4 cores of the cluster."""
+
+    cpus_per_actor: float = 0
+    """CPUs that Ray sets aside for one copy. 0: three quarters of its threads; preprocessing gets the rest."""
+
+    gpus_per_actor: float = 0
+    """GPUs that Ray sets aside for one copy."""
+
+    preprocess_cpus: float = 1
+    """CPUs that Ray sets aside for one preprocessing task."""
+
+    def for_cluster(self, compute: Compute) -> "Layout":
+        """Settle what is 0 for the cluster that Ray is connected to."""
+        total = ray.cluster_resources()
+        gpus = self.gpus_per_actor or (1.0 if total.get("GPU") and compute.backend != "openvino" else 0.0)
+        cpus = total.get("CPU", 1.0)
+        threads = compute.threads or max(1, min(THREADS, int(cpus)))
+        actors = self.actors or max(1, int(total["GPU"] / gpus if gpus else cpus // threads))
+        set_aside = self.cpus_per_actor or (1.0 if gpus else max(1.0, threads * 3 // 4))
+        return Layout(actors, set_aside, gpus, compute.model_copy(update={"threads": threads}))
+
+
+THREADS = 4
+"""Cores for one copy of the model: more copies cost memory, more threads to a copy wait for each other."""
+
+
+class Layout(NamedTuple):
+    """Copies of the model, what each takes, and how it computes."""
+
+    actors: int
+    cpus: float
+    gpus: float
+    compute: Compute
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a worker needs to read spans: plain values, so that they travel to any node."""
+
+    manifest: str
+    archive: str
+    recipe: Recipe
+
+
+def windows_of(source: Source, shard: Shard, index: int) -> Iterator[pa.Table]:
+    """The shard's spans as pieces: the carried columns, `shard`, status, window_start, quality, and the windows.
+
+    `x` holds a span's usable windows as the bytes of (windows, leads, samples) float32. Fetching the next piece
+    runs beside decoding this one.
+    """
+    rows = read_rows(source.manifest, shard.row_group, shard.offset, shard.length)
+    pieces = [rows.slice(a, b - a) for a, b in _cuts(rows, source.recipe)]
+    with ThreadPoolExecutor(1) as ahead:
+        fetching = ahead.submit(fetch, pieces[0], source) if pieces else None
+        for i, piece in enumerate(pieces):
+            assert fetching is not None
+            fetched = fetching.result()
+            fetching = ahead.submit(fetch, pieces[i + 1], source) if i + 1 < len(pieces) else None
+            spans = [_scored_span(f, source.recipe) for f in fetched]
+            yield _piece(piece, spans, source.recipe).append_column(
+                pa.field("shard", pa.int32()), pa.array(np.full(len(spans), index, np.int32))
+            )
+
+
+class Fetched(NamedTuple):
+    """One span of the manifest with its signal bytes, or the reason why there are none."""
+
+    header: str
+    start: int
+    stop: int | None
+    blobs: dict[str, bytes]
+    status: Status
+    detail: str
+
+
+def fetch(rows: pa.Table, source: Source) -> list[Fetched]:
+    """The signal bytes of every span, all ranges of the piece asked for at once."""
+    spans = [_planned(row, source.recipe) for row in rows.to_pylist()]
+    wanted = [(i, name, r) for i, (_, ranges) in enumerate(spans) for name, r in ranges.items()]
+    folders = [record_id.rpartition("/")[0] for record_id in rows.column("record_id").to_pylist()]
+    uris = [storage.join(source.archive, folders[i], name) for i, name, _ in wanted]
+    blobs = storage.read_ranges([storage.Range(u, *r) for u, (_, _, r) in zip(uris, wanted, strict=True)])
+    found = [f for f, _ in spans]
+    for (i, name, _), blob in zip(wanted, blobs, strict=True):
+        if isinstance(blob, bytes):
+            found[i].blobs[name] = blob
+        elif found[i].status is Status.OK:
+            found[i] = found[i]._replace(status=_why_missing(blob), detail=str(blob))
+    return found
+
+
+def _why_missing(error: storage.StorageError) -> Status:
+    return Status.TRANSIENT if isinstance(error, storage.TransientError) else Status.MISSING_SIGNAL
+
+
+def _planned(row: dict[str, Any], recipe: Recipe) -> tuple[Fetched, dict[str, tuple[int, int | None]]]:
+    """What to fetch for one span; nothing where the manifest already says that it cannot be read."""
+    start, length = row["start_sample"], row["n_samples"]
+    span = Fetched(row["header"] or "", start, None if length is None else start + length, {}, Status.OK, "")
+    if row["status"] != Status.OK:
+        return span._replace(status=Status(row["status"]), detail=row["status_detail"] or ""), {}
+    try:
+        return span, reads(span.header, span.start, span.stop)
+    except RecordError as error:
+        return span._replace(status=error.status, detail=error.detail), {}
+
+
+def _scored_span(span: Fetched, recipe: Recipe) -> Windows:
+    """Decode and preprocess one span; whatever its bytes are, the answer is windows or a reason."""
+    if span.status is not Status.OK:
+        return Windows.none(recipe, span.status, span.detail)
+    try:
+        return preprocess(decode(span.header, span.blobs, span.start, span.stop), recipe)
+    except RecordError as error:
+        return Windows.none(recipe, error.status, error.detail)
+    except Exception as error:  # a defect of ours must not stop the job; the row says what it was
+        return Windows.none(recipe, Status.UNREADABLE, f"{type(error).__name__}: {error}"[:200])
+
+
+def _cuts(rows: pa.Table, recipe: Recipe) -> list[tuple[int, int]]:
+    """Row ranges of at most PIECE_WINDOWS windows, told by the lengths in the manifest."""
+    samples = rows.column("n_samples").to_numpy(zero_copy_only=False)
+    seconds = samples / rows.column("fs").to_numpy(zero_copy_only=False)
+    windows = np.maximum(np.nan_to_num(seconds, nan=0.0, posinf=0.0) // recipe.seconds, 1)
+    piece = (np.cumsum(windows) - 1) // PIECE_WINDOWS
+    edges = np.flatnonzero(np.diff(piece, prepend=-1, append=np.inf))
+    return [(int(a), int(b)) for a, b in itertools.pairwise(edges.tolist())]
+
+
+def _piece(rows: pa.Table, spans: Sequence[Windows], recipe: Recipe) -> pa.Table:
+    data = np.concatenate([s.x for s in spans]) if spans else np.empty(0, np.float32)
+    sizes = np.array([s.x.nbytes for s in spans], np.int64)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    x = pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), len(spans), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    )
+    told = {
+        "status": pa.array([str(s.status) for s in spans], pa.string()),
+        "status_detail": pa.array([s.detail or None for s in spans], pa.string()),
+        "window_start": pa.array([s.start for s in spans], pa.list_(pa.float32())),
+        "quality": pa.array([["|".join(f) for f in s.flags] for s in spans], pa.list_(pa.string())),
+        "usable": pa.array([s.usable for s in spans], pa.list_(pa.bool_())),
+        "x": x,
+    }
+    return pa.table({**{c: rows.column(c) for c in CARRIED}, **told})
+
+
+class Predictor:
+    """An actor that holds one copy of the model and turns pieces into estimates."""
+
+    def __init__(self, bundle: str, compute: Compute) -> None:
+        self._estimator = Estimator(load(bundle), compute)
+        choice = self._estimator.choice
+        self._computed_by = f"{choice.backend} {choice.device} {choice.precision}"
+
+    def __call__(self, piece: pa.Table) -> pa.Table:
+        """The piece with `values` in place of `x`: a list per window of numbers per column of the card.
+
+        `computed_by` tells the backend, the device and the precision.
+        """
+        parts = [self._predict(part) for part in piece.to_batches()]
+        return pa.Table.from_batches(parts) if parts else piece
+
+    def _predict(self, piece: pa.RecordBatch) -> pa.RecordBatch:
+        recipe = self._estimator.recipe
+        shape = (-1, len(recipe.leads), recipe.samples)
+        x = np.frombuffer(_bytes_of(piece.column("x")), np.float32).reshape(shape)
+        values = nested(self._estimator.estimate(x), piece.column("usable"))
+        kept = [n for n in piece.schema.names if n not in ("x", "usable")]
+        computed_by = pa.array([self._computed_by] * len(piece))
+        return piece.select(kept).append_column("values", values).append_column("computed_by", computed_by)
+
+
+def _bytes_of(column: pa.LargeBinaryArray) -> memoryview:
+    """The bytes of all elements, which follow each other in one buffer; nothing is copied."""
+    _, offsets, data = column.buffers()
+    edges = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    return memoryview(data)[edges[0] : edges[-1]] if len(column) and data is not None else memoryview(b"")
+
+
+def nested(estimates: np.ndarray, usable: pa.ListArray) -> pa.ListArray:
+    """Estimates of the usable windows, (n, columns) float32, as a list per window in a list per span.
+
+    usable: bools, a list per span; a window that is not usable becomes null.
+    """
+    used = usable.flatten().to_numpy(zero_copy_only=False).astype(bool)
+    sizes = np.concatenate([[0], np.cumsum(used)]) * estimates.shape[1]
+    flat = pa.array(estimates.reshape(-1))
+    windows = pa.ListArray.from_arrays(pa.array(sizes, pa.int32()), flat, mask=pa.array(~used))
+    lengths = pa.compute.list_value_length(usable).to_numpy(zero_copy_only=False)
+    spans = np.concatenate([[0], np.cumsum(lengths)])
+    return pa.ListArray.from_arrays(pa.array(spans, pa.int32()), windows)
+
+
+def estimates(shards: Sequence[Shard], source: Source, bundle: str, settings: Predict, compute: Compute) -> Dataset:
+    """A row per span of the shards, in no particular order; `shard` says which of them it belongs to.
+
+    Columns: those of schema.STAGING without the provenance, and `shard`, the index into `shards`.
+    """
+    context = ray.data.DataContext.get_current()
+    # a block is a piece: small enough to stream, and never regrouped, which would copy the windows
+    context.target_max_block_size = PIECE_WINDOWS * len(source.recipe.leads) * source.recipe.samples * 4
+    layout = settings.for_cluster(compute)
+    return (
+        ray.data.range(len(shards), override_num_blocks=max(1, len(shards)))
+        .map_batches(
+            _read,
+            fn_args=(list(shards), source),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=settings.preprocess_cpus,
+        )
+        .map_batches(
+            Predictor,
+            fn_constructor_args=(bundle, layout.compute),
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            num_cpus=layout.cpus,
+            num_gpus=layout.gpus,
+            compute=ray.data.ActorPoolStrategy(size=layout.actors),
+        )
+    )
+
+
+def _read(batch: pa.Table, shards: list[Shard], source: Source) -> Iterator[pa.Table]:
+    for index in batch.column("id").to_pylist():
+        yield from windows_of(source, shards[index], index)
