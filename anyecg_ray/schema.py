@@ -121,3 +121,51 @@ ECG_LAB_ESTIMATE = pa.schema(
     ]
 )
 """The published table, one row per (span_id, indicator, model_version), whatever the status."""
+
+ENCOUNTERS = pa.schema(
+    [
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string()),
+        # an ED visit, or one ECG where the archive knows no visits
+        pa.field("encounter_id", pa.string(), nullable=False),
+        pa.field("start_time", TIME),
+        pa.field("end_time", TIME),
+        pa.field("age", pa.float32()),  # years; capped where the archive caps it
+        pa.field("sex", pa.string()),  # F, M or null
+        # the archive's own splits: train, val, test or null
+        pa.field("split_random", pa.string()),
+        pa.field("split_chrono", pa.string()),
+        pa.field("split_fold", pa.string()),
+        # what an evaluation may be sliced by
+        pa.field("acuity", pa.string()),
+        pa.field("disposition", pa.string()),
+        pa.field("race", pa.string()),
+        pa.field("ethnicity", pa.string()),
+    ]
+)
+"""Who was recorded and when: one row per encounter, whether or not it has a waveform."""
+
+LABELS = pa.schema(
+    [
+        pa.field("patient_id", pa.string()),
+        # null where the source ties a result to a patient and a time only
+        pa.field("encounter_id", pa.string()),
+        # the four clocks of a result; a source has one or two of them, the rest is null
+        pa.field("order_time", TIME),
+        pa.field("result_time", TIME),
+        pa.field("chart_time", TIME),
+        pa.field("store_time", TIME),
+        pa.field("component", pa.string()),  # as the source names it
+        pa.field("analyte", pa.string()),  # key of analytes.py, else the component's own name as a key
+        pa.field("value", pa.float64()),  # the bound itself where censored
+        pa.field("censored", pa.string()),  # "<" or ">": the true value lies beyond `value`; else null
+        pa.field("unit", pa.string()),  # of value, low and high alike
+        # the reference range that came with this very result
+        pa.field("low", pa.float64()),
+        pa.field("high", pa.float64()),
+        pa.field("flag", pa.string()),  # the laboratory's own verdict: low, high, normal or null
+        # why the value is missing or cannot be compared, joined with "|"; null where nothing is wrong
+        pa.field("reason", pa.string()),
+    ]
+)
+"""What is known about a patient apart from the ECG, one row per result, however unusable the result."""
