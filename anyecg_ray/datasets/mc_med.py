@@ -1,0 +1,164 @@
+"""MC-MED: adult visits to Stanford's emergency department, 2020–2022, with monitor waveforms and labs.
+
+Release 1.0.0 has the tables at its root and the waveforms in zip files, 1.0.1 has both unpacked, in `data/` or
+at the root; the tables are the same. labs.csv knows visits (CSN) only: whose they are is in visits.csv alone.
+It has no collection time: the order precedes the draw and the result follows it by the laboratory's turnaround.
+Dates are shifted into the 2200s.
+"""
+
+import gzip
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from anyecg_ray import labtable, storage, tables
+from anyecg_ray.config import InputError
+from anyecg_ray.labtable import Counts
+from anyecg_ray.labvalue import Reason, parse_column
+from anyecg_ray.schema import ENCOUNTERS
+
+DATASET = "mc-med"
+PARTS = ("train", "val", "test")
+VISITS = ("MRN", "CSN", "Age", "Gender", "Arrival_time")
+MORE_OF_VISITS = ("Departure_time", "Triage_acuity", "ED_dispo", "Race", "Ethnicity")
+LABS = ("CSN", "Order_time", "Result_time", "Component_name", "Component_value")
+MORE_OF_LABS = (
+    "Component_result",
+    "Component_units",
+    "Component_abnormal",
+    "Component_nml_low",
+    "Component_nml_high",
+)
+
+
+def table(archive: str, name: str) -> str:
+    """Where a table lies in either release, plain or gzipped. Raises InputError."""
+    return tables.locate(_roots(archive), name)
+
+
+def _roots(archive: str) -> list[str]:
+    return [archive, storage.join(archive, "data")]
+
+
+def encounters(archive: str) -> Iterator[pa.RecordBatch]:
+    """ENCOUNTERS: every visit, with or without a waveform, and its part in the two official splits.
+
+    Raises InputError where a table is missing or a visit is in two parts of one split.
+    """
+    splits = {f"split_{kind}": split(archive, kind) for kind in ("random", "chrono")}
+    for batch in tables.batches(table(archive, "visits.csv"), VISITS, MORE_OF_VISITS):
+        csn = tables.identifiers(batch["CSN"])
+        columns = {
+            "dataset": pa.repeat(DATASET, len(batch)),
+            "patient_id": tables.identifiers(batch["MRN"]),
+            "encounter_id": csn,
+            "start_time": tables.times(batch["Arrival_time"])[0],
+            "end_time": tables.times(batch["Departure_time"])[0],
+            "age": pa.array(tables.numbers(batch["Age"]), pa.float32(), from_pandas=True),
+            "sex": _sex(batch["Gender"]),
+            **{name: _part(csn, parts) for name, parts in splits.items()},
+            "split_fold": pa.nulls(len(batch), pa.string()),
+            "acuity": batch["Triage_acuity"],
+            "disposition": batch["ED_dispo"],
+            "race": batch["Race"],
+            "ethnicity": batch["Ethnicity"],
+        }
+        yield pa.record_batch([columns[name] for name in ENCOUNTERS.names], schema=ENCOUNTERS)
+
+
+def labels(archive: str, counts: Counts | None = None) -> Iterator[pa.RecordBatch]:
+    """LABELS: every line of labs.csv, in its order, the patient found through visits.csv."""
+    counts = Counts() if counts is None else counts
+    patient = patients(archive)
+    odd: list[str] = []
+    for batch in tables.batches(table(archive, "labs.csv"), LABS, MORE_OF_LABS, odd):
+        yield _labels(batch, patient, counts)
+    yield from labtable.malformed(len(odd), "labs.csv", counts)
+
+
+def _labels(batch: pa.RecordBatch, patient: pa.Table, counts: Counts) -> pa.RecordBatch:
+    csn = tables.identifiers(batch["CSN"])
+    mrn = pc.take(patient["patient_id"], pc.index_in(csn, patient["encounter_id"])).combine_chunks()
+    rows = {
+        "patient_id": mrn,
+        "encounter_id": csn,
+        "order_time": batch["Order_time"],
+        "result_time": batch["Result_time"],
+        "component": batch["Component_name"],
+        "unit": batch["Component_units"],
+        "low": batch["Component_nml_low"],
+        "high": batch["Component_nml_high"],
+        "flag": batch["Component_abnormal"],
+        "reason": pc.if_else(pc.is_null(mrn), str(Reason.UNKNOWN_ENCOUNTER), None),
+    }
+    # the value is a text; the result beside it may still be a bound (">10.0") where the value is a bare number
+    results = parse_column(batch["Component_value"]).or_else(parse_column(batch["Component_result"]))
+    return labtable.label_batch(rows, results, DATASET, counts)
+
+
+def patients(archive: str) -> pa.Table:
+    """`encounter_id` (CSN) and `patient_id` (MRN) of every visit: 118,385 rows, small enough to hold.
+
+    Raises InputError where one CSN stands for two patients.
+    """
+    uri = table(archive, "visits.csv")
+    found = [[tables.identifiers(b[c]) for c in ("CSN", "MRN")] for b in tables.batches(uri, ("CSN", "MRN"))]
+    columns = [pa.chunked_array([f[i] for f in found], pa.string()) for i in (0, 1)]
+    pairs = pa.table(columns, names=["encounter_id", "patient_id"]).group_by(["encounter_id", "patient_id"])
+    known = pairs.aggregate([])
+    counted = known["encounter_id"].value_counts()
+    twice = [c["values"] for c in counted.to_pylist() if c["counts"] > 1] if len(counted) < len(known) else []
+    if twice:
+        raise InputError(f"{uri}: CSN {twice[0]} stands for two patients (MRN); it must have one")
+    return known
+
+
+def split(archive: str, kind: str) -> dict[str, str]:
+    """CSN -> train, val or test of the official `random` or `chrono` split; empty where the files are not there.
+
+    The files have one CSN a line and no header. Raises InputError where a CSN is in two of them.
+    """
+    parts: dict[str, str] = {}
+    for part in PARTS:
+        name = f"split_{kind}_{part}.csv"
+        for line in _lines(archive, name):
+            if parts.setdefault(line, part) != part:
+                raise InputError(f"{name}: CSN {line} is also in split_{kind}_{parts[line]}.csv; it must be in one")
+    return parts
+
+
+def _lines(archive: str, name: str) -> list[str]:
+    uri = tables.search(_roots(archive), name)
+    if uri is None:
+        return []
+    raw = storage.read_bytes(uri)
+    text = (gzip.decompress(raw) if uri.endswith(".gz") else raw).decode("utf-8-sig", errors="replace")
+    cells = [line.strip().strip('"').removesuffix(".0") for line in text.splitlines()]
+    return [c for c in cells if c and c.upper() != "CSN"]
+
+
+def summary(archive: str, lead: str = "II") -> dict[str, int]:
+    """CSN -> number of segments of a lead that waveform_summary.csv claims. Some of them have no files."""
+    claimed: dict[str, int] = {}
+    for batch in tables.batches(table(archive, "waveform_summary.csv"), ("CSN", "Type", "Segments")):
+        wanted = batch.filter(pc.equal(tables.texts(batch["Type"]), lead))
+        segments = np.nan_to_num(tables.numbers(wanted["Segments"])).astype(int).tolist()
+        claimed.update(zip(tables.identifiers(wanted["CSN"]).to_pylist(), segments, strict=True))
+    return claimed
+
+
+def without_files(claimed: dict[str, int], found: Iterable[str]) -> list[str]:
+    """Visits whose segments the summary claims but of which none was found, in order. found: CSNs that have records."""
+    have = set(found)
+    return sorted(csn for csn, segments in claimed.items() if segments > 0 and csn not in have)
+
+
+def _sex(gender: pa.Array) -> pa.Array:
+    letter = pc.utf8_upper(pc.utf8_slice_codeunits(tables.texts(gender), 0, 1))
+    return pc.if_else(pc.is_in(letter, pa.array(["F", "M"])), letter, None)
+
+
+def _part(csn: pa.Array, parts: dict[str, str]) -> pa.Array:
+    return pa.array([parts.get(c) for c in csn.to_pylist()], pa.string())
