@@ -6,11 +6,9 @@ credentials come from the `AWS_*` environment, as in every AWS tool.
 """
 
 import os
-import posixpath
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import IO, Any, NamedTuple, TypeVar, cast
@@ -21,8 +19,22 @@ from anyecg_ray.config import InputError
 
 T = TypeVar("T")
 
-ATTEMPTS = 4
-"""Tries of one read before a passing fault counts as one that stayed; waits of 0.2, 0.4 and 0.8 s between."""
+ATTEMPTS = 3
+"""Tries of one action before a passing fault counts as one that stayed; waits of 0.2 and 0.4 s between.
+
+Each is up to four requests, with botocore's own back-off between them: a busy bucket gets some ten seconds.
+"""
+
+S3_CLIENT = {
+    "max_pool_connections": 64,
+    "connect_timeout": 5,
+    "read_timeout": 30,
+    # "standard" also retries 500, 502, 503 and 504, which s3fs's own loop does not, and stops when all requests fail
+    "retries": {"mode": "standard", "total_max_attempts": 4},
+}
+
+UPLOAD_PART = 16 << 20
+"""Bytes of one part of an upload, and of the buffer behind it; S3 takes 10,000 of them."""
 
 
 class StorageError(InputError):
@@ -31,6 +43,10 @@ class StorageError(InputError):
 
 class MissingObject(StorageError):
     """The object is not there."""
+
+
+class RefusedError(StorageError):
+    """Storage does not let us: credentials, permissions, a policy."""
 
 
 class TransientError(StorageError):
@@ -46,15 +62,21 @@ class Range(NamedTuple):
 
 
 def join(uri: str, *parts: str) -> str:
-    """Location below `uri`, for folders and buckets alike."""
-    return posixpath.join(uri.rstrip("/") or "/", *parts)
+    """Location below `uri`, for folders and buckets alike; a part never leads out of it by being absolute."""
+    return "/".join([uri.rstrip("/"), *(part for part in parts if part)]) or "/"
 
 
 @lru_cache
 def _s3() -> fsspec.AbstractFileSystem:
-    # s3fs retries 5 times with long waits of its own; one retry policy, ours, is easier to reason about
-    config = {"max_pool_connections": 64, "connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 1}}
-    return fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=config)
+    fs = fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=S3_CLIENT)
+    fs.retries = 1  # else its own five tries multiply with botocore's and ours
+    return fs
+
+
+def forget_clients() -> None:
+    """Drop the S3 client, so that the next use reads endpoint and credentials anew."""
+    _s3.cache_clear()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -81,13 +103,23 @@ def explain(error: Exception, uri: str) -> StorageError:
         return error
     if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
         return MissingObject(f"{uri}: not there")
-    name, text = type(error).__name__, " ".join(str(error).split())[:200]
-    if isinstance(error, PermissionError) or name in ("NoCredentialsError", "PartialCredentialsError"):
-        mend = "check the file's permissions" if is_local(uri) else "check AWS_ACCESS_KEY_ID, AWS_PROFILE or the role"
-        return StorageError(f"{uri}: access refused ({text}); {mend}")
-    if is_local(uri):
+    name, text = type(error).__name__, " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+    if name == "NoCredentialsError":
+        mend = "set AWS_PROFILE or AWS_ACCESS_KEY_ID, or FSSPEC_S3_ANON=true for a public bucket"
+        return RefusedError(f"{uri}: no credentials; {mend}")
+    if isinstance(error, PermissionError) or name == "PartialCredentialsError":
+        mend = "check the permissions" if is_local(uri) else "check AWS_ACCESS_KEY_ID, AWS_PROFILE or the role"
+        return RefusedError(f"{uri}: access refused ({text}); {mend}")
+    if is_local(uri) or _is_final(error):
         return StorageError(f"{uri}: {text}")
     return TransientError(f"{uri}: storage failed ({name}: {text})")
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether S3 said that the request itself is wrong (a bucket's name, its region): another try cannot help."""
+    response = getattr(error.__cause__, "response", None)
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) if isinstance(response, dict) else 0
+    return 300 <= status < 500 and status not in (408, 409, 429)
 
 
 def retried(action: Callable[[], T], uri: str) -> T:
@@ -106,7 +138,7 @@ def retried(action: Callable[[], T], uri: str) -> T:
 def read_bytes(uri: str) -> bytes:
     """The whole object. Raises StorageError."""
     fs, path = filesystem(uri)
-    return retried(lambda: cast(bytes, fs.cat_file(path)), uri)
+    return retried(lambda: cast(bytes, fs.cat_file(path, **_whole(uri))), uri)
 
 
 def read_ranges(ranges: Sequence[Range]) -> list[bytes | StorageError]:
@@ -145,13 +177,28 @@ def _read_local(r: Range) -> bytes | StorageError:
 def _fetch(ranges: Sequence[Range]) -> list[bytes | StorageError]:
     fs = filesystem(ranges[0].uri)[0]
     paths = [filesystem(r.uri)[1] for r in ranges]
-    starts = [r.offset for r in ranges]
-    ends = [None if r.length is None else r.offset + r.length for r in ranges]
+    # no range at all for a whole object: S3 refuses "from 0" where the object is empty
+    starts = [r.offset if r.offset or r.length is not None else None for r in ranges]
+    ends = [None if r.length is None else r.offset + max(r.length, 1) for r in ranges]
     try:
-        found = fs.cat_ranges(paths, starts, ends, on_error="return")
+        found = fs.cat_ranges(paths, starts, ends, on_error="return", **_whole(ranges[0].uri))
     except Exception as error:  # refused credentials fail before any single range does
         found = [error] * len(ranges)
-    return [explain(f, r.uri) if isinstance(f, Exception) else bytes(f) for f, r in zip(found, ranges, strict=True)]
+    return [_bytes_or_error(f, r) for f, r in zip(found, ranges, strict=True)]
+
+
+def _whole(uri: str) -> dict[str, int]:
+    # s3fs asks for an object's size first, a request each, unless it may not split the read
+    return {"max_concurrency": 1} if uri.startswith(("s3://", "s3a://")) else {}
+
+
+def _bytes_or_error(found: Any, r: Range) -> bytes | StorageError:
+    if not isinstance(found, BaseException):
+        return bytes(found)[: r.length]
+    response = getattr(found.__cause__, "response", None) or {}
+    if response.get("Error", {}).get("Code") in ("InvalidRange", "416"):
+        return b""  # begins past the end
+    return explain(found, r.uri) if isinstance(found, Exception) else TransientError(f"{r.uri}: read was cancelled")
 
 
 def exists(uri: str) -> bool:
@@ -167,10 +214,14 @@ def size(uri: str) -> int:
 
 
 @contextmanager
-def open_input(uri: str) -> Iterator[IO[bytes]]:
-    """The object as a seekable binary file. Raises StorageError."""
+def open_input(uri: str, cache: str = "readahead") -> Iterator[IO[bytes]]:
+    """The object as a seekable binary file. Raises StorageError.
+
+    cache: "readahead" for reading from start to end, "none" for reading here and there.
+    """
     fs, path = filesystem(uri)
-    file = retried(lambda: fs.open(path, "rb"), uri)
+    options = {} if is_local(uri) else {"block_size": 8 << 20, "cache_type": cache}
+    file = retried(lambda: fs.open(path, "rb", **options), uri)
     with file:
         yield file
 
@@ -180,16 +231,12 @@ def atomic_output(uri: str) -> Iterator[IO[bytes]]:
     """A binary file that appears at `uri` once the block ends, and not at all where it raises.
 
     On disk that is a rename of a file beside it; an S3 upload becomes visible when it completes.
+    Raises StorageError where it cannot be written.
     """
     fs, path = filesystem(uri)
     local = is_local(uri)
     target = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if local else path
-    try:
-        if local:
-            fs.makedirs(os.path.dirname(path), exist_ok=True)
-        file: Any = fs.open(target, "wb")
-    except Exception as error:
-        raise _unwritable(error, uri) from None
+    file = _opened(fs, target, uri)
     try:
         yield file
         if local:
@@ -205,10 +252,40 @@ def atomic_output(uri: str) -> Iterator[IO[bytes]]:
         raise
 
 
+def _opened(fs: fsspec.AbstractFileSystem, target: str, uri: str) -> Any:
+    try:
+        if not is_local(uri):
+            return fs.open(target, "wb", block_size=UPLOAD_PART)
+        fs.makedirs(os.path.dirname(target), exist_ok=True)
+        return fs.open(target, "wb")
+    except Exception as error:
+        raise _unwritable(error, uri) from None
+
+
+def check_writable(uri: str) -> None:
+    """Raise StorageError where no object could be written at `uri`; leaves nothing behind.
+
+    For jobs that write only at their end, hours later.
+    """
+    fs, path = filesystem(uri)
+    if is_local(uri):
+        if os.path.isdir(path):
+            raise StorageError(f"{uri}: is a folder; name a file in it")
+        _discard(_opened(fs, f"{path}.tmp", uri), f"{path}.tmp")
+        return
+    bucket, key, _ = fs.split_path(path)
+    try:
+        upload = retried(lambda: fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key), uri)
+        fs.abort_mpu(bucket, key, upload["UploadId"])
+    except Exception as error:
+        raise _unwritable(error, uri) from None
+
+
 def _unwritable(error: Exception, uri: str) -> StorageError:
     told = explain(error, uri)
-    kind = StorageError if isinstance(told, MissingObject) else type(told)
-    return kind(f"{told} — cannot write there")
+    if isinstance(told, MissingObject):
+        return StorageError(f"cannot write to {uri}: the bucket or the folder is not there")
+    return type(told)(f"cannot write to {told}")
 
 
 def _discard(file: Any, temporary: str | None) -> None:
@@ -218,9 +295,15 @@ def _discard(file: Any, temporary: str | None) -> None:
             file.discard()
         else:
             file.close()
+    except Exception:
+        pass  # nothing was begun; what counts is the error that led here
+    if temporary is None:
+        file.closed = True  # else the upload would be finished when the file object is collected
+    else:
+        try:
             os.unlink(temporary)
-    except (OSError, AttributeError):
-        pass  # nothing was begun, or it is gone already
+        except OSError:
+            pass
 
 
 def write_atomic(uri: str, data: bytes) -> None:
@@ -257,19 +340,3 @@ def list_folder(uri: str) -> tuple[list[str], list[str]]:
         d["name"].rstrip("/").rpartition("/")[2]: d["type"] for d in found if d["name"].strip("/") != path.strip("/")
     }
     return sorted(n for n, t in names.items() if t == "directory"), sorted(n for n, t in names.items() if t == "file")
-
-
-def walk(uri: str, suffix: str, threads: int = 16) -> Iterator[str]:
-    """Paths (relative to `uri`) of every object whose name ends with `suffix`, folder by folder, in order.
-
-    Folders are listed `threads` at a time; only the folders still to be listed are held in memory.
-    """
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: list[str] = [""]
-        while waiting:
-            here, waiting = waiting[-threads:][::-1], waiting[:-threads]
-            listed = list(pool.map(lambda folder: list_folder(join(uri, folder) if folder else uri), here))
-            for folder, (_, files) in zip(here, listed, strict=True):
-                yield from (posixpath.join(folder, name) for name in files if name.endswith(suffix))
-            for folder, (folders, _) in reversed(list(zip(here, listed, strict=True))):
-                waiting += [posixpath.join(folder, name) for name in reversed(folders)]

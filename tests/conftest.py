@@ -1,6 +1,8 @@
 """Shared fixtures: where the real ECGs lie, and a Ray that several tests share."""
 
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,3 +26,33 @@ def data() -> Path:
 def golden(data: Path) -> Path:
     """Folder of golden arrays that preprocessing and network must reproduce: beside the data."""
     return data.parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A real S3 protocol over HTTP: moto's server, in a thread of this process."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URI of a fresh bucket; the AWS_* environment points at it. See faulty_s3.py for one that fails."""
+    from anyecg_ray import storage
+
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    settings = {"ENDPOINT_URL": s3_endpoint, "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "REGION": "us-east-1"}
+    for name, value in (settings | {"DEFAULT_REGION": "us-east-1", "EC2_METADATA_DISABLED": "true"}).items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    storage.forget_clients()
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    storage.filesystem("s3://")[0].mkdir(bucket)
+    yield f"s3://{bucket}"
+    storage.forget_clients()
