@@ -7,6 +7,7 @@ Dates are shifted into the 2200s.
 """
 
 import gzip
+import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -14,9 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyecg_ray import labtable, storage, tables
-from anyecg_ray.config import InputError
+from anyecg_ray.config import InputError, Settings
+from anyecg_ray.datasets.found import FOLDER, Found
 from anyecg_ray.labtable import Counts
 from anyecg_ray.labvalue import Reason, parse_column
+from anyecg_ray.listing import by_folder, walk
 from anyecg_ray.schema import ENCOUNTERS
 
 DATASET = "mc-med"
@@ -40,6 +43,72 @@ def table(archive: str, name: str) -> str:
 
 def _roots(archive: str) -> list[str]:
     return [archive, storage.join(archive, "data")]
+
+
+class McMed(Settings):
+    """Which of MC-MED's waveforms to take."""
+
+    leads: tuple[str, ...] = ("II",)
+    """Folders of waveforms: II is the ECG; Pleth and Resp are the others."""
+
+
+def records(archive: str, settings: McMed, notes: list[str]) -> Iterator[list[Found]]:
+    """Every segment of the leads asked for, those of a visit in numeric order.
+
+    The tree is `waveforms/{last 3 digits of the CSN}/{CSN}/{lead}/{CSN}_{segment}`.
+
+    What does not fit together (visits whose waveforms are not there, waveforms of unknown visits) goes to `notes`.
+    Raises InputError where there are no waveforms, or only zipped ones.
+    """
+    root = waveforms(archive)
+    visits = _visits(archive)
+    found: dict[str, set[str]] = {lead: set() for lead in settings.leads}
+    unknown = 0
+    paths = (f"{root}/{p.removesuffix('.hea')}" for p in walk(storage.join(archive, root), ".hea"))
+    for folder in by_folder((p for p in paths if p.split("/")[-2] in found), FOLDER):
+        lead, name = folder[0].split("/")[-2:]
+        csn = name.rpartition("_")[0]
+        found[lead].add(csn)
+        unknown += csn not in visits
+        mrn, age, sex = visits.get(csn, (None, None, None))
+        yield [Found(path, mrn, csn, None, age, sex) for path in sorted(folder, key=_segment)]
+    if unknown:
+        notes.append(f"{unknown} visits with waveforms are not in visits.csv: their patient is unknown")
+    for lead in settings.leads if tables.search(_roots(archive), "waveform_summary.csv") else ():
+        missing = without_files(summary(archive, lead), found[lead])
+        if missing:
+            notes.append(
+                f"{len(missing)} visits of waveform_summary.csv have no files of {lead}, e.g. CSN {missing[0]}"
+            )
+
+
+def _visits(archive: str) -> dict[str, tuple[str | None, float | None, str | None]]:
+    """CSN -> MRN, age and sex of every visit."""
+    columns = ("encounter_id", "patient_id", "age", "sex")
+    return {
+        csn: (mrn, age, sex)
+        for batch in encounters(archive)
+        for csn, mrn, age, sex in zip(*(batch[c].to_pylist() for c in columns), strict=True)
+    }
+
+
+def waveforms(archive: str) -> str:
+    """The folder of waveforms in the archive. Raises InputError."""
+    for folder in ("waveforms", "data/waveforms"):
+        if storage.exists(storage.join(archive, folder)):
+            return folder
+    zipped = [name for name in storage.list_folder(archive)[1] if re.fullmatch(r"waveforms.*\.zip", name)]
+    if zipped:
+        raise InputError(
+            f"{archive}: the waveforms are zipped ({zipped[0]}); unpack them there: for z in waveforms_*.zip; "
+            "do unzip -q $z; done"
+        )
+    raise InputError(f"{archive}: no waveforms/ here; give the folder that holds it and visits.csv")
+
+
+def _segment(path: str) -> tuple[int, str]:
+    number = path.rpartition("_")[2]
+    return (int(number) if number.isdigit() else 0, path)
 
 
 def encounters(archive: str) -> Iterator[pa.RecordBatch]:

@@ -11,11 +11,14 @@ import ast
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from anyecg_ray import labtable, storage, tables
+from anyecg_ray.config import Settings
+from anyecg_ray.datasets.found import Found, listed
 from anyecg_ray.labtable import Counts
 from anyecg_ray.labvalue import Reason, Results
 from anyecg_ray.schema import ENCOUNTERS
@@ -25,6 +28,21 @@ COLUMNS = ("ecg_id", "patient_id", "age", "sex", "recording_date", "scp_codes", 
 SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
 OLDEST = 89.0
 """Ages above it are written as 300, for privacy."""
+
+
+class PtbXl(Settings):
+    """Which of PTB-XL's files to take."""
+
+    rate: Literal[500, 100] = 500
+    """Samples a second: records500 or records100."""
+
+
+def records(archive: str, settings: PtbXl) -> Iterator[list[Found]]:
+    """Every ECG of ptbxl_database.csv, in its order."""
+    column = "filename_hr" if settings.rate == 500 else "filename_lr"
+    batches = tables.batches(tables.locate([archive], "ptbxl_database.csv"), (column,))
+    paths = (path for batch in batches for path in batch[column].to_pylist())
+    return listed(paths, encounters(archive))
 
 
 def encounters(archive: str) -> Iterator[pa.RecordBatch]:

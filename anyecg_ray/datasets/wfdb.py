@@ -9,16 +9,21 @@ The labels table is CSV (also gzipped) or Parquet, one result a row:
     unit, low, high, flag, encounter    each may be left out
 """
 
-from collections.abc import Iterator
+import io
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyecg_ray import labtable, tables
-from anyecg_ray.config import InputError
+from anyecg_ray import labtable, storage, tables
+from anyecg_ray.config import InputError, Settings
+from anyecg_ray.datasets.found import FOLDER, Found
 from anyecg_ray.labtable import Counts
 from anyecg_ray.labvalue import parse_column
+from anyecg_ray.listing import by_folder, walk
 from anyecg_ray.schema import ENCOUNTERS
 
 DATASET = "wfdb"
@@ -27,6 +32,92 @@ OPTIONAL = ("unit", "low", "high", "flag", "encounter")
 PEOPLE = ("patient",)
 MORE_OF_PEOPLE = ("encounter", "start", "end", "age", "sex", "split")
 NUMBERS = ("low", "high")
+RECORDS = "RECORDS"
+MAX_DEPTH = 8
+"""Levels of RECORDS files that name folders with RECORDS files."""
+
+
+class Wfdb(Settings):
+    """How records are found, and whose they are."""
+
+    records_file: bool = True
+    """Take the archive's RECORDS file, where it has one, as the list of its records; else look into every folder."""
+
+    patient: str | None = None
+    """Regular expression whose first group, searched in a record's path, is the patient: `p(\\d+)/`."""
+
+    encounter: str | None = None
+    """The same for the encounter."""
+
+
+def records(archive: str, settings: Wfdb) -> Iterator[list[Found]]:
+    """Every record that RECORDS names, or every header below the archive; those of a folder together."""
+    patient, encounter = (_pattern(name, getattr(settings, name)) for name in ("patient", "encounter"))
+    paths = _paths(archive, settings.records_file)
+    for folder in by_folder(paths, FOLDER):
+        yield [Found(path, _first(patient, path), _first(encounter, path)) for path in folder]
+
+
+def _paths(archive: str, records_file: bool) -> Iterator[str]:
+    if records_file:
+        try:
+            with storage.open_input(storage.join(archive, RECORDS)) as file:
+                yield from _listed(archive, "", io.TextIOWrapper(file, "utf-8-sig", errors="replace"), 0)
+                return
+        except storage.MissingObject:
+            pass
+    yield from _headers(archive, "")
+
+
+def _headers(archive: str, folder: str) -> Iterator[str]:
+    for path in walk(storage.join(archive, folder), ".hea"):
+        yield folder + path.removesuffix(".hea")
+
+
+def _listed(archive: str, folder: str, lines: Iterable[str], depth: int) -> Iterator[str]:
+    """The records that `folder`/RECORDS names; a line that ends with "/" is a folder with a list of its own."""
+    entries = (entry for line in lines if (entry := _entry(line, storage.join(archive, folder, RECORDS))))
+    while block := list(islice(entries, 256)):
+        folders = [entry for entry in block if entry.endswith("/")]
+        lists = storage.read_ranges([storage.Range(storage.join(archive, folder + f, RECORDS)) for f in folders])
+        inner = dict(zip(folders, lists, strict=True))
+        for entry in block:
+            if not entry.endswith("/"):
+                yield folder + entry
+            else:
+                yield from _inner(archive, folder + entry, inner[entry], depth + 1)
+
+
+def _inner(archive: str, folder: str, found: bytes | storage.StorageError, depth: int) -> Iterator[str]:
+    if isinstance(found, bytes) and depth < MAX_DEPTH:
+        yield from _listed(archive, folder, found.decode("utf-8-sig", errors="replace").splitlines(), depth)
+    elif isinstance(found, bytes | storage.MissingObject):
+        yield from _headers(archive, folder)
+    else:
+        raise found
+
+
+def _entry(line: str, uri: str) -> str:
+    """What a line of RECORDS names, "" where it names nothing."""
+    name = line.strip().removeprefix("./").removesuffix(".hea")
+    if name.startswith("/") or ".." in name.split("/"):
+        raise InputError(f"{uri}: {name!r} leads out of the archive; name paths below it")
+    return "" if name.startswith("#") else name
+
+
+def _pattern(name: str, text: str | None) -> re.Pattern[str] | None:
+    try:
+        pattern = re.compile(text) if text else None
+    except re.error as error:
+        raise InputError(f"setting wfdb.{name}: not a regular expression: {error} (got {text!r})") from None
+    if pattern and not pattern.groups:
+        raise InputError(f"setting wfdb.{name}: put what names the {name} in brackets, as in p(\\d+)/ (got {text!r})")
+    return pattern
+
+
+def _first(pattern: re.Pattern[str] | None, path: str) -> str | None:
+    match = pattern.search(path) if pattern else None
+    return match.group(1) if match else None
 
 
 def labels(uri: str, counts: Counts | None = None) -> Iterator[pa.RecordBatch]:
