@@ -9,6 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import IO, Any, NamedTuple, TypeVar, cast
@@ -32,6 +33,9 @@ S3_CLIENT = {
     # "standard" also retries 500, 502, 503 and 504, which s3fs's own loop does not, and stops when all requests fail
     "retries": {"mode": "standard", "total_max_attempts": 4},
 }
+
+LOCAL_THREADS = 16
+"""Local files that are read at once."""
 
 UPLOAD_PART = 16 << 20
 """Bytes of one part of an upload, and of the buffer behind it; S3 takes 10,000 of them."""
@@ -63,7 +67,10 @@ class Range(NamedTuple):
 
 def join(uri: str, *parts: str) -> str:
     """Location below `uri`, for folders and buckets alike; a part never leads out of it by being absolute."""
-    return "/".join([uri.rstrip("/"), *(part for part in parts if part)]) or "/"
+    whole = uri.rstrip("/") or "/"
+    for part in parts:
+        whole += part if not part or whole.endswith("/") else f"/{part}"
+    return whole
 
 
 @lru_cache
@@ -149,7 +156,7 @@ def read_ranges(ranges: Sequence[Range]) -> list[bytes | StorageError]:
     if not ranges:
         return []
     if is_local(ranges[0].uri):
-        return [_read_local(r) for r in ranges]
+        return _read_many_local(ranges)
     results: list[bytes | StorageError] = [TransientError(f"{r.uri}: not tried") for r in ranges]
     todo = list(range(len(ranges)))
     for attempt in range(ATTEMPTS):
@@ -160,6 +167,18 @@ def read_ranges(ranges: Sequence[Range]) -> list[bytes | StorageError]:
         todo = [i for i in todo if isinstance(results[i], TransientError)]
         if not todo:
             break
+    return results
+
+
+def _read_many_local(ranges: Sequence[Range]) -> list[bytes | StorageError]:
+    if len(ranges) < LOCAL_THREADS:
+        return [_read_local(r) for r in ranges]
+    # a disk that is not yet in memory, or a network's, answers several at once no later than one
+    parts = [ranges[i::LOCAL_THREADS] for i in range(LOCAL_THREADS)]
+    results: list[bytes | StorageError] = [b""] * len(ranges)
+    with ThreadPoolExecutor(LOCAL_THREADS) as pool:
+        for i, read in enumerate(pool.map(lambda part: [_read_local(r) for r in part], parts)):
+            results[i::LOCAL_THREADS] = read
     return results
 
 

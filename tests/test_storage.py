@@ -46,6 +46,12 @@ def test_ranges_are_what_was_asked_for(place):
     assert storage.read_ranges([]) == []
 
 
+def test_many_ranges_come_in_their_order(place):
+    uri = storage.join(place, "x.dat")
+    storage.write_atomic(uri, bytes(range(100)))
+    assert storage.read_ranges([Range(uri, i, 1) for i in range(100)]) == [bytes([i]) for i in range(100)]
+
+
 def test_a_missing_object_takes_its_own_place_among_the_results(place):
     uri = storage.join(place, "x.dat")
     storage.write_atomic(uri, b"0123")

@@ -1,0 +1,314 @@
+"""Index an archive once: find its headers, parse each, and write one row per span of work.
+
+The driver lists and writes; fetching and parsing run in Ray tasks of some hundred headers each, a bounded number at
+a time, taken in order, so that the same archive always gives the same file. What the driver holds of a record once
+its rows are written is a 16-byte hash. A small archive is indexed in this process: Ray takes longer to start.
+"""
+
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from anyecg_ray import storage
+from anyecg_ray.config import InputError, JobError, Settings
+from anyecg_ray.datasets import mc_med, mimic_iv_ecg, ptb_xl, wfdb
+from anyecg_ray.datasets.found import Found
+from anyecg_ray.datasets.mc_med import McMed
+from anyecg_ray.datasets.ptb_xl import PtbXl
+from anyecg_ray.datasets.wfdb import Wfdb
+from anyecg_ray.idset import IdSet, hashes
+from anyecg_ray.manifest_file import ManifestFile, open_manifest, read_rows, write_manifest
+from anyecg_ray.spans import Indexed, index, segments
+
+__all__ = ["Manifest", "ManifestFile", "manifest", "open_manifest", "read_rows", "write_manifest"]
+
+BATCH = 500
+"""Headers that are fetched and parsed together; a folder of up to 2,000 is not split."""
+
+SMALL = 2000
+"""Headers up to which an archive is indexed without Ray."""
+
+PROGRESS = 10.0
+"""Seconds between two lines of progress."""
+
+
+class Manifest(Settings):
+    """Index an archive: one row per span of at most `max_span` seconds."""
+
+    archive: str
+    """Folder or s3:// prefix of the archive."""
+
+    dataset: Literal["wfdb", "mc-med", "mimic-iv-ecg", "ptb-xl"] = "wfdb"
+    """Kind of archive; `wfdb` is any tree of WFDB records."""
+
+    out: str
+    """Where the manifest goes: a Parquet file."""
+
+    max_span: float = Field(600.0, ge=10)
+    """Seconds of the longest span; a longer recording becomes several."""
+
+    update: bool = False
+    """Keep the rows of the manifest at `out` as they are and append the records that it does not have."""
+
+    workers: int | None = Field(None, ge=0)
+    """Tasks at a time; by default two per CPU of the Ray cluster. 0: all in this process."""
+
+    wfdb: Wfdb = Wfdb()
+    """For dataset wfdb."""
+
+    mc_med: McMed = McMed()
+    """For dataset mc-med."""
+
+    ptb_xl: PtbXl = PtbXl()
+    """For dataset ptb-xl."""
+
+
+def manifest(settings: Manifest) -> None:
+    """Write the manifest and print what is in it.
+
+    Raises InputError where the archive holds no record or a location cannot be used, and JobError where storage
+    failed for some headers: the others are written, and `update` adds those.
+    """
+    archive = _absolute(settings.archive)
+    before = _before(settings, archive)
+    storage.check_writable(settings.out)
+    tally, ids = Tally(), Ids.of(before)
+    tables = _new_rows(settings, archive, tally, ids)
+    first = next(tables, None)
+    if first is not None:
+        rows = chain([first], tables)
+        write_manifest(settings.out, archive, settings.dataset, rows, _made_with(settings), before)
+        if len(ids.late):
+            _drop_late_segments(settings.out, len(before.row_groups) if before else 0, tally, ids)
+    elif before is None and not tally.failed:
+        raise InputError(_nothing(settings))
+    print(tally.told(open_manifest(settings.out) if first is not None or before else None))
+    if tally.failed:
+        raise JobError(f"{tally.failed} headers could not be fetched ({tally.failure}); --update tries them again")
+
+
+@dataclass
+class Ids:
+    """Which records were met. Segments that a master named are not to become records of their own."""
+
+    seen: IdSet = field(default_factory=IdSet)
+    claimed: IdSet = field(default_factory=IdSet)
+    late: IdSet = field(default_factory=IdSet)
+    """Segments whose rows may have been written before their master was read: their folder was split."""
+
+    @classmethod
+    def of(cls, before: ManifestFile | None) -> "Ids":
+        """The ids of a manifest's records and of their segments."""
+        ids = cls()
+        for group in range(len(before.row_groups)) if before else ():
+            rows = read_rows(before.uri, group, columns=["record_id", "header"])
+            ids.seen.add(hashes(pc.unique(rows["record_id"]).to_pylist()))
+            if group in before.multi_segment:
+                masters = rows.filter(pc.match_substring(rows["header"], "\f")).to_pylist()
+                ids.seen.add(hashes({s for m in masters for s in segments(m["record_id"], m["header"])}))
+        return ids
+
+    def unseen(self, batches: Iterable[list[Found]]) -> Iterator[list[Found]]:
+        """The records that were not met before, each once."""
+        for batch in batches:
+            once = {found.record_id: found for found in batch}
+            asked = hashes(once)
+            new = ~self.seen.contains(asked)
+            self.seen.add(asked[new])
+            if new.any():
+                yield [found for found, is_new in zip(once.values(), new, strict=True) if is_new]
+
+    def kept(self, indexed: Indexed) -> pa.Table:
+        """The rows without those of segments that are known by now; marks the segments that these records name."""
+        if indexed.claimed:
+            claimed = hashes(indexed.claimed)
+            self.late.add(claimed[self.seen.contains(claimed)])
+            self.seen.add(claimed[~self.seen.contains(claimed)])
+            self.claimed.add(claimed)
+        if not len(self.claimed):
+            return indexed.rows
+        return indexed.rows.filter(pa.array(~self.claimed.contains(hashes(indexed.rows["record_id"].to_pylist()))))
+
+
+@dataclass
+class Tally:
+    """What a run has met so far."""
+
+    records: int = 0
+    by_status: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    failed: int = 0
+    failure: str = ""
+    notes: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+    last_line: float = field(default_factory=time.monotonic)
+
+    def add(self, rows: pa.Table, failed: list[str]) -> None:
+        """Count rows, and headers that could not be had."""
+        self.records += pc.count_distinct(rows["record_id"]).as_py()
+        for status, count in Counter(rows["status"].to_pylist()).items():
+            self.by_status[status] += count
+            if status != "ok" and status not in self.examples:
+                row = rows.filter(pc.equal(rows["status"], status)).slice(0, 1).to_pylist()[0]
+                self.examples[status] = f"{row['record_id']}: {row['status_detail']}"
+        self.failed += len(failed)
+        self.failure = self.failure or (failed[0] if failed else "")
+
+    def take_back(self, rows: pa.Table) -> None:
+        """Count rows no more."""
+        self.records -= pc.count_distinct(rows["record_id"]).as_py()
+        self.by_status.subtract(rows["status"].to_pylist())
+
+    def progress(self) -> None:
+        """A line on stderr now and then."""
+        now = time.monotonic()
+        if now - self.last_line >= PROGRESS:
+            self.last_line = now
+            rate = self.records / (now - self.began)
+            print(f"manifest: {self.records:,} records, {rate:,.0f}/s", file=sys.stderr, flush=True)
+
+    def told(self, written: ManifestFile | None) -> str:
+        """The summary for people."""
+        seconds = time.monotonic() - self.began
+        lines = [f"{self.records:,} records, {self.by_status.total():,} spans in {seconds:.1f} s"]
+        for status, count in sorted(self.by_status.items(), key=lambda item: -item[1]):
+            if count:
+                lines.append(f"  {status:15} {count:>12,}   {self.examples.get(status, '')}".rstrip())
+        lines += [f"note: {note}" for note in self.notes]
+        if written is not None:
+            lines.append(f"{written.uri}: {written.rows:,} spans in {len(written.row_groups):,} row groups")
+        return "\n".join(lines)
+
+
+def _absolute(archive: str) -> str:
+    """The archive's location as the manifest keeps it: a back-fill may start in another folder."""
+    if not archive.strip():
+        raise InputError("setting archive: is empty; give a folder or s3://bucket/prefix")
+    return storage.filesystem(archive)[1] if storage.is_local(archive) else archive.rstrip("/")
+
+
+def _made_with(settings: Manifest) -> dict[str, Any]:
+    section = settings.dataset.replace("-", "_")
+    return {"max_span": settings.max_span, **settings.model_dump(mode="json", include={section}).get(section, {})}
+
+
+def _before(settings: Manifest, archive: str) -> ManifestFile | None:
+    """The manifest to update, None to write a new one. Raises InputError where it is of something else."""
+    if not settings.update or not storage.exists(settings.out):
+        return None
+    before = open_manifest(settings.out)
+    now = {"archive": archive, "dataset": settings.dataset, **_made_with(settings)}
+    then = {"archive": before.archive, "dataset": before.dataset, **before.made_with}
+    for name, value in now.items():
+        if then.get(name) != value:
+            raise InputError(
+                f"{settings.out}: made with {name} {then.get(name)}, not {value}; give the same, or leave out --update"
+            )
+    return before
+
+
+def _found(settings: Manifest, archive: str, notes: list[str]) -> Iterator[list[Found]]:
+    match settings.dataset:
+        case "wfdb":
+            return wfdb.records(archive, settings.wfdb)
+        case "mc-med":
+            return mc_med.records(archive, settings.mc_med, notes)
+        case "mimic-iv-ecg":
+            return mimic_iv_ecg.records(archive)
+        case "ptb-xl":
+            return ptb_xl.records(archive, settings.ptb_xl)
+
+
+def _nothing(settings: Manifest) -> str:
+    where = "RECORDS names no record" if settings.dataset == "wfdb" else "no record"
+    return f"{settings.archive}: {where} and no header (.hea) lies below it; check the folder or prefix"
+
+
+def _new_rows(settings: Manifest, archive: str, tally: Tally, ids: Ids) -> Iterator[pa.Table]:
+    """The rows of records that were not met before, in the archive's order."""
+    batches = ids.unseen(_batches(_found(settings, archive, tally.notes)))
+    for indexed in _indexed(batches, (archive, settings.dataset, settings.max_span), settings.workers):
+        if indexed.refused is not None:
+            raise storage.RefusedError(indexed.refused)
+        rows = ids.kept(indexed)
+        tally.add(rows, indexed.failed)
+        tally.progress()
+        if len(rows):
+            yield rows
+
+
+def _batches(folders: Iterable[list[Found]]) -> Iterator[list[Found]]:
+    """Whole folders together until there is a batch's worth."""
+    batch: list[Found] = []
+    for folder in folders:
+        batch += folder
+        if len(batch) >= BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _indexed(batches: Iterator[list[Found]], of: tuple[str, str, float], workers: int | None) -> Iterator[Indexed]:
+    """`index` of every batch, in order: in this process where there are few, else in Ray tasks."""
+    first: list[list[Found]] = []
+    while workers is None and sum(map(len, first)) <= SMALL:
+        batch = next(batches, None)
+        if batch is None:
+            workers = 0
+        else:
+            first.append(batch)
+    batches = chain(first, batches)
+    if workers == 0:
+        yield from (index(*of, batch) for batch in batches)
+    else:
+        yield from _in_tasks(batches, of, workers)
+
+
+def _in_tasks(batches: Iterator[list[Found]], of: tuple[str, str, float], workers: int | None) -> Iterator[Indexed]:
+    import ray  # takes a second, which a small archive does not have
+
+    from anyecg_ray import cluster
+
+    with cluster.connected():
+        task = ray.remote(num_cpus=1)(index)
+        waiting: deque[Any] = deque()
+        try:
+            for batch in batches:
+                waiting.append(task.remote(*of, batch))
+                # asked anew each time: a cluster may grow
+                if len(waiting) >= (workers or 2 * int(ray.cluster_resources().get("CPU", 1))):
+                    yield ray.get(waiting.popleft())
+            while waiting:
+                yield ray.get(waiting.popleft())
+        except ray.exceptions.RayError as error:
+            raise JobError(f"a task of the manifest failed: {' '.join(str(error).split())[-300:]}") from None
+
+
+def _drop_late_segments(uri: str, kept: int, tally: Tally, ids: Ids) -> None:
+    """Write the manifest again without segments that were written before their master was read.
+
+    It happens where a folder has more headers than are handled together. The first `kept` row groups stay.
+    """
+    written = open_manifest(uri)
+
+    def rest() -> Iterator[pa.Table]:
+        for group in range(kept, len(written.row_groups)):
+            rows = read_rows(uri, group)
+            late = pa.array(ids.late.contains(hashes(rows["record_id"].to_pylist())))
+            tally.take_back(rows.filter(late))
+            yield rows.filter(pc.invert(late))
+
+    first = replace(written, row_groups=written.row_groups[:kept])
+    write_manifest(uri, written.archive, written.dataset, rest(), written.made_with, first if kept else None)
+    if kept:
+        told = "segments of new multi-segment records may be listed on their own, from before; make the manifest anew"
+        tally.notes.append(told)

@@ -1,0 +1,297 @@
+"""From the headers of some records to the manifest's rows: one row per span, whatever a header says.
+
+A span is a whole record of at most `max_span` seconds, or a piece of a longer one. A multi-segment record carries
+the headers of the segments that a span touches, so that whoever scores the span needs no other object than its
+signals; headers that a master names as its segments are no records of their own.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from anyecg_ray import storage
+from anyecg_ray.datasets.found import Found
+from anyecg_ray.header import Header, RecordError, parse_header
+from anyecg_ray.schema import MANIFEST, Status
+from anyecg_ray.storage import MissingObject, Range, RefusedError, StorageError, TransientError
+
+SHORTEST = 10.0
+"""Seconds of the shortest tail of a record that is a span: a shorter one holds no window."""
+
+MAX_SPANS = 100_000
+"""Spans of one record, two years of 10 minutes: a header that claims more is not believed."""
+
+NO_RECORDING = "~"
+"""Name of a gap between segments, and of the file of a signal that is not there."""
+
+BITS: Mapping[str, int | Fraction] = {
+    **{"8": 8, "16": 16, "24": 24, "32": 32, "61": 16, "80": 8, "160": 16, "212": 12},
+    **{"310": Fraction(32, 3), "311": Fraction(32, 3)},
+}
+"""Bits of one sample by WFDB format; the others are compressed."""
+
+IN_FLIGHT = pa.schema(
+    [f.with_type(pa.dictionary(pa.int32(), pa.string())) if f.name == "header" else f for f in MANIFEST]
+)
+"""MANIFEST with each header once, however many spans share it."""
+
+OLDEST = 89.0
+"""Years of the highest age that archives tell; 300 stands for more, which becomes 90."""
+
+
+class Indexed(NamedTuple):
+    """What became of some records."""
+
+    rows: pa.Table
+    """Their spans, as IN_FLIGHT."""
+    claimed: list[str]
+    """Records elsewhere that are segments of one of these."""
+    failed: list[str]
+    """Why a header could not be had this time, one line each; its record has no row."""
+    refused: str | None
+    """The error, where storage refused every one of the headers."""
+
+
+Text = str | StorageError
+Parsed = Header | RecordError
+Row = dict[str, Any]
+
+
+def index(archive: str, dataset: str, max_span: float, found: Sequence[Found]) -> Indexed:
+    """The spans of some records, of at most `max_span` seconds each."""
+    texts = _fetched(archive, [f.record_id for f in found])
+    headers = {i: _parsed(text) for i, text in texts.items()}
+    named = {i: _segments(i, header) for i, header in headers.items()}
+    elsewhere = list(dict.fromkeys(s for names in named.values() for s in names if s not in texts))
+    more = _fetched(archive, elsewhere)
+    texts, headers = {**texts, **more}, headers | {i: _parsed(text) for i, text in more.items()}
+    claimed = {s for i, names in named.items() for s in names if s != i}
+    rows: list[Row] = []
+    failed: list[str] = []
+    for record in found:
+        needed = [texts[i] for i in (record.record_id, *named[record.record_id])]
+        transient = [str(text) for text in needed if isinstance(text, TransientError)]
+        if transient:
+            failed += transient[:1]
+        elif record.record_id not in claimed:
+            rows += _rows(record, dataset, archive, max_span, texts, headers)
+    refused = [str(texts[f.record_id]) for f in found if isinstance(texts[f.record_id], RefusedError)]
+    return Indexed(_table(rows), elsewhere, failed, refused[0] if len(refused) == len(found) else None)
+
+
+def segments(record_id: str, header: str) -> list[str]:
+    """Paths of the segments that a manifest's `header` names, without suffix; none for a single record."""
+    return _segments(record_id, _parsed(header.partition("\f")[0]))
+
+
+def _segments(record_id: str, header: Parsed) -> list[str]:
+    names = [s.name for s in header.segments] if isinstance(header, Header) else []
+    return [_beside(record_id, name) for name in names if name != NO_RECORDING]
+
+
+def _beside(record_id: str, name: str) -> str:
+    """A name in a header as a path in the archive: it is relative to the header's own folder."""
+    return record_id[: record_id.rfind("/") + 1] + name
+
+
+def _fetched(archive: str, record_ids: Sequence[str]) -> dict[str, Text]:
+    raw = storage.read_ranges([Range(storage.join(archive, i + ".hea")) for i in record_ids])
+    return {i: _text(r) if isinstance(r, bytes) else r for i, r in zip(record_ids, raw, strict=True)}
+
+
+def _text(raw: bytes) -> str:
+    """A header's text; one that is not UTF-8 is taken as Latin-1, in which the odd comment is written."""
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    return text.replace("\f", " ")  # which parts headers in the manifest
+
+
+def _parsed(text: Text) -> Parsed:
+    if isinstance(text, StorageError):
+        return RecordError(Status.UNREADABLE, str(text))
+    try:
+        return parse_header(text)
+    except RecordError as error:
+        return error
+    except Exception as error:  # a header that nobody foresaw must not end a run over millions
+        return RecordError(Status.UNREADABLE, f"{type(error).__name__}: {error}"[:200])
+
+
+def _rows(
+    record: Found,
+    dataset: str,
+    archive: str,
+    max_span: float,
+    texts: Mapping[str, Text],
+    headers: Mapping[str, Parsed],
+) -> Iterator[Row]:
+    text, header = texts[record.record_id], headers[record.record_id]
+    row: Row = {
+        "record_id": _utf8(record.record_id),
+        "dataset": dataset,
+        "patient_id": record.patient_id,
+        "encounter_id": record.encounter_id,
+        "age": record.age,
+        "sex": record.sex,
+        "header": text if isinstance(text, str) else None,
+    }
+    if isinstance(header, RecordError):
+        yield row | _bad(row, header)
+        return
+    row |= {"fs": header.fs, "leads": _leads(record.record_id, header, headers)}
+    row |= {k: v for k, v in age_and_sex(header.comments).items() if row[k] is None}
+    try:
+        pieces = spans(_length(archive, record.record_id, header), header.fs, max_span)
+    except RecordError as error:
+        yield row | _bad(row, error)
+        return
+    for start, n in pieces:
+        time = _later(record.start_time or header.start, start / header.fs)
+        span = {"span_id": f"{row['record_id']}#{start}", "start_sample": start, "n_samples": n, "start_time": time}
+        yield row | span | _of_signals(record.record_id, header, start, n, texts, headers)
+
+
+def _bad(row: Row, error: RecordError) -> Row:
+    """The columns of a record that has no spans."""
+    told = {"status": str(error.status), "status_detail": error.detail}
+    return {"span_id": f"{row['record_id']}#0", "start_sample": 0, "n_samples": None, **told}
+
+
+def spans(length: int | None, fs: float, max_span: float) -> list[tuple[int, int | None]]:
+    """(first sample, samples) of each span of a record; (0, None) where its length is not known.
+
+    A tail of less than 10 s is left out. Raises RecordError where there would be too many to believe.
+    """
+    step = max(1, int(max_span * fs))
+    if length is None or length <= step:
+        return [(0, length)]
+    if length > MAX_SPANS * step:
+        raise RecordError(Status.UNREADABLE, f"the header claims {length} samples, {length / fs / 86400:.0f} days")
+    starts = range(0, length, step)
+    return [(a, min(step, length - a)) for a in starts if length - a >= min(step, SHORTEST * fs)]
+
+
+def _of_signals(
+    record_id: str,
+    header: Header,
+    start: int,
+    n: int | None,
+    texts: Mapping[str, Text],
+    headers: Mapping[str, Parsed],
+) -> Row:
+    """The columns that a span's signals decide: which objects, their headers, whether they are there."""
+    if n == 0:
+        return {"status": str(Status.TOO_SHORT), "status_detail": "the record has no samples", "files": []}
+    if not header.segments:
+        return {"status": str(Status.OK), "files": _files(record_id, header)}
+    ids = [_beside(record_id, name) for name in touching(header, start, n)]
+    files, text, error = list[str](), [str(texts[record_id])], None
+    for i in ids:
+        segment, its_text = headers[i], texts[i]
+        if isinstance(segment, Header) and isinstance(its_text, str):
+            files += [f for f in _files(i, segment) if f not in files]
+            text.append(its_text)
+        else:
+            missing = isinstance(its_text, MissingObject)
+            error = (
+                (Status.MISSING_SIGNAL, f"segment {i}: no header")
+                if missing
+                else (Status.UNREADABLE, f"segment {i}: {segment}")
+            )
+    status, detail = error or (Status.OK, None)
+    return {"status": str(status), "status_detail": detail, "files": files, "header": "\f".join(text)}
+
+
+def touching(header: Header, start: int, n: int | None) -> list[str]:
+    """Names of the segments that hold samples of a span, and of the layout where there is one."""
+    names, at = [], 0
+    for k, segment in enumerate(header.segments):
+        layout = k == 0 and segment.n_samples == 0
+        overlaps = at < start + (n or 0) and start < at + segment.n_samples
+        if (layout or overlaps) and segment.name != NO_RECORDING:
+            names.append(segment.name)
+        at += segment.n_samples
+    return list(dict.fromkeys(names))
+
+
+def _files(record_id: str, header: Header) -> list[str]:
+    return list(dict.fromkeys(_utf8(_beside(record_id, s.file)) for s in header.signals if s.file != NO_RECORDING))
+
+
+def _leads(record_id: str, header: Header, headers: Mapping[str, Parsed]) -> list[str]:
+    """The signals' names; a multi-segment record's are those of its first segment: its layout, if it has one."""
+    first = next((s.name for s in header.segments if s.name != NO_RECORDING), None)
+    told = header if first is None else headers[_beside(record_id, first)]
+    return [_utf8(s.name) for s in told.signals] if isinstance(told, Header) else []
+
+
+def _length(archive: str, record_id: str, header: Header) -> int | None:
+    """Samples of a record. Where the header does not say, they follow from the size of a signal file.
+
+    None where they cannot (compressed signals). Raises RecordError where the file is not there.
+    """
+    if header.n_samples:
+        return header.n_samples
+    if header.segments:
+        return sum(s.n_samples for s in header.segments)
+    file = next((s.file for s in header.signals if s.file != NO_RECORDING), None)
+    group = [s for s in header.signals if s.file == file]
+    if file is None or not all(s.fmt in BITS for s in group):
+        return None
+    try:
+        size = storage.size(storage.join(archive, _beside(record_id, file)))
+    except storage.MissingObject:
+        raise RecordError(Status.MISSING_SIGNAL, f"{file}: not there") from None
+    frame = sum(Fraction(BITS[s.fmt]) * s.samples_per_frame for s in group)
+    return int(max(0, size - (group[0].byte_offset or 0)) * 8 / frame)
+
+
+def _later(began: datetime | None, seconds: float) -> datetime | None:
+    if began is None:
+        return None
+    try:
+        return (began if began.tzinfo else began.replace(tzinfo=UTC)) + timedelta(seconds=seconds)
+    except OverflowError:  # beyond the year 9999
+        return None
+
+
+def age_and_sex(comments: Sequence[str]) -> Row:
+    """Age (years, null where it is none) and sex (F, M or null) from comments as the CinC challenges write them.
+
+    `#Age: 56` and `#Sex: Female`, in any case; "NaN" and "Unknown" are null.
+    """
+    told: Row = {"age": None, "sex": None}
+    for comment in comments:
+        match = re.match(r"\s*#?\s*(age|sex|gender)\s*:\s*(\S+)", comment, re.IGNORECASE)
+        if match and match[1].lower() == "age":
+            told["age"] = told["age"] or _age(match[2])
+        elif match:
+            told["sex"] = told["sex"] or {"f": "F", "m": "M"}.get(match[2][0].lower())
+    return told
+
+
+def _age(text: str) -> float | None:
+    match = re.fullmatch(r"\d{1,3}(\.\d+)?", text)
+    if not match:
+        return None
+    age = float(text)
+    return age if age <= 130 else OLDEST + 1 if age == 300 else None
+
+
+def _utf8(text: str) -> str:
+    """Text that Arrow can hold: file names on disk need not be UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _table(rows: Sequence[Row]) -> pa.Table:
+    texts: dict[str | None, int] = {}
+    at = [texts.setdefault(row["header"], len(texts)) for row in rows]
+    header = pa.DictionaryArray.from_arrays(pa.array(at, pa.int32()), pa.array(list(texts), pa.string()))
+    columns = [header if f.name == "header" else pa.array([r.get(f.name) for r in rows], f.type) for f in IN_FLIGHT]
+    return pa.table(columns, schema=IN_FLIGHT)
