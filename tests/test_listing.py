@@ -46,7 +46,7 @@ def test_every_path_once_in_the_order_of_its_bytes(archive, tree, parts, monkeyp
 
 @pytest.mark.parametrize("archive", ["folder"], indirect=True)
 def test_small_pages_and_queues_change_nothing(archive, monkeypatch):
-    for name, value in (("PAGE", 3), ("AHEAD", 1), ("THREADS", 2), ("PACKED", 4), ("LEVEL_ENTRIES", 5)):
+    for name, value in (("PAGE", 3), ("AHEAD", 1), ("LOCAL_THREADS", 2), ("PACKED", 4), ("LEVEL_ENTRIES", 5)):
         monkeypatch.setattr(listing, name, value)
     for paths in TREES.values():
         fill(archive, paths)
