@@ -5,9 +5,7 @@ a time, taken in order, so that the same archive always gives the same file. Wha
 its rows are written is a 16-byte hash. A small archive is indexed in this process: Ray takes longer to start.
 """
 
-import sys
-import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -27,6 +25,7 @@ from anyecg_ray.datasets.wfdb import Wfdb
 from anyecg_ray.idset import IdSet, hashes
 from anyecg_ray.manifest_file import ManifestFile, open_manifest, read_rows, write_manifest
 from anyecg_ray.spans import Indexed, index, segments
+from anyecg_ray.tally import Tally
 
 __all__ = ["Manifest", "ManifestFile", "manifest", "open_manifest", "read_rows", "write_manifest"]
 
@@ -35,9 +34,6 @@ BATCH = 500
 
 SMALL = 2000
 """Headers up to which an archive is indexed without Ray."""
-
-PROGRESS = 10.0
-"""Seconds between two lines of progress."""
 
 
 class Manifest(Settings):
@@ -108,7 +104,9 @@ class Ids:
     def of(cls, before: ManifestFile | None) -> "Ids":
         """The ids of a manifest's records and of their segments."""
         ids = cls()
-        for group in range(len(before.row_groups)) if before else ():
+        if before is None:
+            return ids
+        for group in range(len(before.row_groups)):
             rows = read_rows(before.uri, group, columns=["record_id", "header"])
             ids.seen.add(hashes(pc.unique(rows["record_id"]).to_pylist()))
             if group in before.multi_segment:
@@ -136,56 +134,6 @@ class Ids:
         if not len(self.claimed):
             return indexed.rows
         return indexed.rows.filter(pa.array(~self.claimed.contains(hashes(indexed.rows["record_id"].to_pylist()))))
-
-
-@dataclass
-class Tally:
-    """What a run has met so far."""
-
-    records: int = 0
-    by_status: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-    failed: int = 0
-    failure: str = ""
-    notes: list[str] = field(default_factory=list)
-    began: float = field(default_factory=time.monotonic)
-    last_line: float = field(default_factory=time.monotonic)
-
-    def add(self, rows: pa.Table, failed: list[str]) -> None:
-        """Count rows, and headers that could not be had."""
-        self.records += pc.count_distinct(rows["record_id"]).as_py()
-        for status, count in Counter(rows["status"].to_pylist()).items():
-            self.by_status[status] += count
-            if status != "ok" and status not in self.examples:
-                row = rows.filter(pc.equal(rows["status"], status)).slice(0, 1).to_pylist()[0]
-                self.examples[status] = f"{row['record_id']}: {row['status_detail']}"
-        self.failed += len(failed)
-        self.failure = self.failure or (failed[0] if failed else "")
-
-    def take_back(self, rows: pa.Table) -> None:
-        """Count rows no more."""
-        self.records -= pc.count_distinct(rows["record_id"]).as_py()
-        self.by_status.subtract(rows["status"].to_pylist())
-
-    def progress(self) -> None:
-        """A line on stderr now and then."""
-        now = time.monotonic()
-        if now - self.last_line >= PROGRESS:
-            self.last_line = now
-            rate = self.records / (now - self.began)
-            print(f"manifest: {self.records:,} records, {rate:,.0f}/s", file=sys.stderr, flush=True)
-
-    def told(self, written: ManifestFile | None) -> str:
-        """The summary for people."""
-        seconds = time.monotonic() - self.began
-        lines = [f"{self.records:,} records, {self.by_status.total():,} spans in {seconds:.1f} s"]
-        for status, count in sorted(self.by_status.items(), key=lambda item: -item[1]):
-            if count:
-                lines.append(f"  {status:15} {count:>12,}   {self.examples.get(status, '')}".rstrip())
-        lines += [f"note: {note}" for note in self.notes]
-        if written is not None:
-            lines.append(f"{written.uri}: {written.rows:,} spans in {len(written.row_groups):,} row groups")
-        return "\n".join(lines)
 
 
 def _absolute(archive: str) -> str:
@@ -285,12 +233,19 @@ def _in_tasks(batches: Iterator[list[Found]], of: tuple[str, str, float], worker
             for batch in batches:
                 waiting.append(task.remote(*of, batch))
                 # asked anew each time: a cluster may grow
-                if len(waiting) >= (workers or 2 * int(ray.cluster_resources().get("CPU", 1))):
+                if len(waiting) >= (workers or 2 * _cpus()):
                     yield ray.get(waiting.popleft())
             while waiting:
                 yield ray.get(waiting.popleft())
         except ray.exceptions.RayError as error:
             raise JobError(f"a task of the manifest failed: {' '.join(str(error).split())[-300:]}") from None
+
+
+def _cpus() -> int:
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources.get("CPU", 1))
 
 
 def _drop_late_segments(uri: str, kept: int, tally: Tally, ids: Ids) -> None:

@@ -8,14 +8,14 @@ signals; headers that a master names as its segments are no records of their own
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from anyecg_ray import storage
 from anyecg_ray.datasets.found import Found
-from anyecg_ray.header import Header, RecordError, parse_header
+from anyecg_ray.header import NO_FILE, Header, RecordError, parse_header
+from anyecg_ray.plan import samples_of
 from anyecg_ray.schema import MANIFEST, Status
 from anyecg_ray.storage import MissingObject, Range, RefusedError, StorageError, TransientError
 
@@ -24,15 +24,6 @@ SHORTEST = 10.0
 
 MAX_SPANS = 100_000
 """Spans of one record, two years of 10 minutes: a header that claims more is not believed."""
-
-NO_RECORDING = "~"
-"""Name of a gap between segments, and of the file of a signal that is not there."""
-
-BITS: Mapping[str, int | Fraction] = {
-    **{"8": 8, "16": 16, "24": 24, "32": 32, "61": 16, "80": 8, "160": 16, "212": 12},
-    **{"310": Fraction(32, 3), "311": Fraction(32, 3)},
-}
-"""Bits of one sample by WFDB format; the others are compressed."""
 
 IN_FLIGHT = pa.schema(
     [f.with_type(pa.dictionary(pa.int32(), pa.string())) if f.name == "header" else f for f in MANIFEST]
@@ -61,24 +52,36 @@ Parsed = Header | RecordError
 Row = dict[str, Any]
 
 
+class _Read(NamedTuple):
+    """What was read for some records and their segments, by their paths."""
+
+    texts: Mapping[str, Text]
+    headers: Mapping[str, Parsed]
+    sizes: Mapping[str, int | StorageError]
+    """Bytes of the first signal file, where the header does not say how long the record is."""
+
+
 def index(archive: str, dataset: str, max_span: float, found: Sequence[Found]) -> Indexed:
     """The spans of some records, of at most `max_span` seconds each."""
     texts = _fetched(archive, [f.record_id for f in found])
     headers = {i: _parsed(text) for i, text in texts.items()}
     named = {i: _segments(i, header) for i, header in headers.items()}
+    sizes = _sizes(archive, headers)
     elsewhere = list(dict.fromkeys(s for names in named.values() for s in names if s not in texts))
     more = _fetched(archive, elsewhere)
-    texts, headers = {**texts, **more}, headers | {i: _parsed(text) for i, text in more.items()}
+    read = _Read({**texts, **more}, {**headers, **{i: _parsed(text) for i, text in more.items()}}, sizes)
     claimed = {s for i, names in named.items() for s in names if s != i}
     rows: list[Row] = []
     failed: list[str] = []
     for record in found:
-        needed = [texts[i] for i in (record.record_id, *named[record.record_id])]
-        transient = [str(text) for text in needed if isinstance(text, TransientError)]
+        i = record.record_id
+        transient = [
+            e for e in (*(read.texts[k] for k in (i, *named[i])), sizes.get(i)) if isinstance(e, TransientError)
+        ]
         if transient:
-            failed += transient[:1]
-        elif record.record_id not in claimed:
-            rows += _rows(record, dataset, archive, max_span, texts, headers)
+            failed.append(str(transient[0]))
+        elif i not in claimed:
+            rows += _rows(record, dataset, max_span, read)
     refused = [str(texts[f.record_id]) for f in found if isinstance(texts[f.record_id], RefusedError)]
     return Indexed(_table(rows), elsewhere, failed, refused[0] if len(refused) == len(found) else None)
 
@@ -90,7 +93,7 @@ def segments(record_id: str, header: str) -> list[str]:
 
 def _segments(record_id: str, header: Parsed) -> list[str]:
     names = [s.name for s in header.segments] if isinstance(header, Header) else []
-    return [_beside(record_id, name) for name in names if name != NO_RECORDING]
+    return [_beside(record_id, name) for name in names if name != NO_FILE]
 
 
 def _beside(record_id: str, name: str) -> str:
@@ -123,15 +126,8 @@ def _parsed(text: Text) -> Parsed:
         return RecordError(Status.UNREADABLE, f"{type(error).__name__}: {error}"[:200])
 
 
-def _rows(
-    record: Found,
-    dataset: str,
-    archive: str,
-    max_span: float,
-    texts: Mapping[str, Text],
-    headers: Mapping[str, Parsed],
-) -> Iterator[Row]:
-    text, header = texts[record.record_id], headers[record.record_id]
+def _rows(record: Found, dataset: str, max_span: float, read: _Read) -> Iterator[Row]:
+    text, header = read.texts[record.record_id], read.headers[record.record_id]
     row: Row = {
         "record_id": _utf8(record.record_id),
         "dataset": dataset,
@@ -144,17 +140,17 @@ def _rows(
     if isinstance(header, RecordError):
         yield row | _bad(row, header)
         return
-    row |= {"fs": header.fs, "leads": _leads(record.record_id, header, headers)}
+    row |= {"fs": header.fs, "leads": _leads(record.record_id, header, read)}
     row |= {k: v for k, v in age_and_sex(header.comments).items() if row[k] is None}
     try:
-        pieces = spans(_length(archive, record.record_id, header), header.fs, max_span)
+        pieces = spans(_length(record.record_id, header, read), header.fs, max_span)
     except RecordError as error:
         yield row | _bad(row, error)
         return
     for start, n in pieces:
         time = _later(record.start_time or header.start, start / header.fs)
         span = {"span_id": f"{row['record_id']}#{start}", "start_sample": start, "n_samples": n, "start_time": time}
-        yield row | span | _of_signals(record.record_id, header, start, n, texts, headers)
+        yield row | span | _of_signals(record.record_id, header, start, n, read)
 
 
 def _bad(row: Row, error: RecordError) -> Row:
@@ -177,23 +173,16 @@ def spans(length: int | None, fs: float, max_span: float) -> list[tuple[int, int
     return [(a, min(step, length - a)) for a in starts if length - a >= min(step, SHORTEST * fs)]
 
 
-def _of_signals(
-    record_id: str,
-    header: Header,
-    start: int,
-    n: int | None,
-    texts: Mapping[str, Text],
-    headers: Mapping[str, Parsed],
-) -> Row:
+def _of_signals(record_id: str, header: Header, start: int, n: int | None, read: _Read) -> Row:
     """The columns that a span's signals decide: which objects, their headers, whether they are there."""
     if n == 0:
         return {"status": str(Status.TOO_SHORT), "status_detail": "the record has no samples", "files": []}
     if not header.segments:
         return {"status": str(Status.OK), "files": _files(record_id, header)}
     ids = [_beside(record_id, name) for name in touching(header, start, n)]
-    files, text, error = list[str](), [str(texts[record_id])], None
+    files, text, error = list[str](), [str(read.texts[record_id])], None
     for i in ids:
-        segment, its_text = headers[i], texts[i]
+        segment, its_text = read.headers[i], read.texts[i]
         if isinstance(segment, Header) and isinstance(its_text, str):
             files += [f for f in _files(i, segment) if f not in files]
             text.append(its_text)
@@ -212,44 +201,51 @@ def touching(header: Header, start: int, n: int | None) -> list[str]:
     """Names of the segments that hold samples of a span, and of the layout where there is one."""
     names, at = [], 0
     for k, segment in enumerate(header.segments):
-        layout = k == 0 and segment.n_samples == 0
+        layout = k == 0 and header.variable
         overlaps = at < start + (n or 0) and start < at + segment.n_samples
-        if (layout or overlaps) and segment.name != NO_RECORDING:
+        if (layout or overlaps) and segment.name != NO_FILE:
             names.append(segment.name)
         at += segment.n_samples
     return list(dict.fromkeys(names))
 
 
 def _files(record_id: str, header: Header) -> list[str]:
-    return list(dict.fromkeys(_utf8(_beside(record_id, s.file)) for s in header.signals if s.file != NO_RECORDING))
+    return list(dict.fromkeys(_utf8(_beside(record_id, s.file)) for s in header.signals if s.file != NO_FILE))
 
 
-def _leads(record_id: str, header: Header, headers: Mapping[str, Parsed]) -> list[str]:
+def _leads(record_id: str, header: Header, read: _Read) -> list[str]:
     """The signals' names; a multi-segment record's are those of its first segment: its layout, if it has one."""
-    first = next((s.name for s in header.segments if s.name != NO_RECORDING), None)
-    told = header if first is None else headers[_beside(record_id, first)]
+    first = next((s.name for s in header.segments if s.name != NO_FILE), None)
+    told = header if first is None else read.headers[_beside(record_id, first)]
     return [_utf8(s.name) for s in told.signals] if isinstance(told, Header) else []
 
 
-def _length(archive: str, record_id: str, header: Header) -> int | None:
-    """Samples of a record. Where the header does not say, they follow from the size of a signal file.
-
-    None where they cannot (compressed signals). Raises RecordError where the file is not there.
-    """
-    if header.n_samples:
-        return header.n_samples
-    if header.segments:
-        return sum(s.n_samples for s in header.segments)
-    file = next((s.file for s in header.signals if s.file != NO_RECORDING), None)
-    group = [s for s in header.signals if s.file == file]
-    if file is None or not all(s.fmt in BITS for s in group):
+def _length(record_id: str, header: Header, read: _Read) -> int | None:
+    """Samples of a record; None where neither its header nor the size of its file tells. Raises RecordError."""
+    if header.n_samples or header.segments:
+        return header.n_samples or sum(s.n_samples for s in header.segments)
+    file, size = _first_file(header), read.sizes.get(record_id)
+    if file is None or size is None:
         return None
-    try:
-        size = storage.size(storage.join(archive, _beside(record_id, file)))
-    except storage.MissingObject:
-        raise RecordError(Status.MISSING_SIGNAL, f"{file}: not there") from None
-    frame = sum(Fraction(BITS[s.fmt]) * s.samples_per_frame for s in group)
-    return int(max(0, size - (group[0].byte_offset or 0)) * 8 / frame)
+    if isinstance(size, StorageError):
+        missing = isinstance(size, MissingObject)
+        raise RecordError(Status.MISSING_SIGNAL if missing else Status.UNREADABLE, str(size))
+    return samples_of(header, file, size)
+
+
+def _first_file(header: Header) -> str | None:
+    return next((s.file for s in header.signals if s.file != NO_FILE), None)
+
+
+def _sizes(archive: str, headers: Mapping[str, Parsed]) -> dict[str, int | StorageError]:
+    """Bytes of the first signal file of each record whose header does not say how long it is."""
+    unknown = {
+        i: _beside(i, file)
+        for i, h in headers.items()
+        if isinstance(h, Header) and not h.n_samples and (file := _first_file(h))
+    }
+    sizes = storage.sizes([storage.join(archive, path) for path in unknown.values()])
+    return dict(zip(unknown, sizes, strict=True))
 
 
 def _later(began: datetime | None, seconds: float) -> datetime | None:

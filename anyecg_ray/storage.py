@@ -16,7 +16,9 @@ from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import fsspec
 
-from anyecg_ray.config import InputError
+from anyecg_ray.faults import MissingObject, RefusedError, StorageError, TransientError, explain
+
+__all__ = ["MissingObject", "Range", "RefusedError", "StorageError", "TransientError"]
 
 T = TypeVar("T")
 
@@ -35,26 +37,10 @@ S3_CLIENT = {
 }
 
 LOCAL_THREADS = 16
-"""Local files that are read at once."""
+"""Local files that are read, and objects whose sizes are asked for, at once."""
 
 UPLOAD_PART = 16 << 20
 """Bytes of one part of an upload, and of the buffer behind it; S3 takes 10,000 of them."""
-
-
-class StorageError(InputError):
-    """A location that cannot be read or written; the message names it."""
-
-
-class MissingObject(StorageError):
-    """The object is not there."""
-
-
-class RefusedError(StorageError):
-    """Storage does not let us: credentials, permissions, a policy."""
-
-
-class TransientError(StorageError):
-    """A time-out, a 503, a dropped connection: another try may succeed."""
 
 
 class Range(NamedTuple):
@@ -102,31 +88,6 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def is_local(uri: str) -> bool:
     """Whether the location is on this machine's disk."""
     return uri.rpartition("://")[0] in ("", "file")
-
-
-def explain(error: Exception, uri: str) -> StorageError:
-    """The storage library's exception as one of ours, with the location and the mend."""
-    if isinstance(error, StorageError):
-        return error
-    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
-        return MissingObject(f"{uri}: not there")
-    name, text = type(error).__name__, " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-    if name == "NoCredentialsError":
-        mend = "set AWS_PROFILE or AWS_ACCESS_KEY_ID, or FSSPEC_S3_ANON=true for a public bucket"
-        return RefusedError(f"{uri}: no credentials; {mend}")
-    if isinstance(error, PermissionError) or name == "PartialCredentialsError":
-        mend = "check the permissions" if is_local(uri) else "check AWS_ACCESS_KEY_ID, AWS_PROFILE or the role"
-        return RefusedError(f"{uri}: access refused ({text}); {mend}")
-    if is_local(uri) or _is_final(error):
-        return StorageError(f"{uri}: {text}")
-    return TransientError(f"{uri}: storage failed ({name}: {text})")
-
-
-def _is_final(error: Exception) -> bool:
-    """Whether S3 said that the request itself is wrong (a bucket's name, its region): another try cannot help."""
-    response = getattr(error.__cause__, "response", None)
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) if isinstance(response, dict) else 0
-    return 300 <= status < 500 and status not in (408, 409, 429)
 
 
 def retried(action: Callable[[], T], uri: str) -> T:
@@ -232,6 +193,21 @@ def size(uri: str) -> int:
     return retried(lambda: int(fs.size(path)), uri)
 
 
+def sizes(uris: Sequence[str]) -> list[int | StorageError]:
+    """Bytes of each object, asked for concurrently; in its place the error where that cannot be told."""
+
+    def one(uri: str) -> int | StorageError:
+        try:
+            return size(uri)
+        except StorageError as error:
+            return error
+
+    if not uris:
+        return []
+    with ThreadPoolExecutor(LOCAL_THREADS) as pool:
+        return list(pool.map(one, uris))
+
+
 @contextmanager
 def open_input(uri: str, cache: str = "readahead") -> Iterator[IO[bytes]]:
     """The object as a seekable binary file. Raises StorageError.
@@ -295,9 +271,12 @@ def check_writable(uri: str) -> None:
     bucket, key, _ = fs.split_path(path)
     try:
         upload = retried(lambda: fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key), uri)
-        fs.abort_mpu(bucket, key, upload["UploadId"])
     except Exception as error:
         raise _unwritable(error, uri) from None
+    try:
+        fs.abort_mpu(bucket, key, upload["UploadId"])
+    except Exception:
+        pass  # who may write need not be allowed to abort
 
 
 def _unwritable(error: Exception, uri: str) -> StorageError:

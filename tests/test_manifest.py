@@ -401,6 +401,25 @@ def test_a_length_that_the_header_does_not_tell(data, folder, out):
     assert (rows["a"]["n_samples"], rows["b"]["n_samples"]) == (5000, 700)
 
 
+def test_lengths_that_cannot_be_had_now(s3, s3_endpoint, out, monkeypatch):
+    for name in ("a", "b", "c"):
+        put(s3, f"{name}.hea", f"{name} 1 500\n{name}.dat 16 200 16 0 0 0 0 II\n")
+        put(s3, f"{name}.dat", b"\0" * 10_000)
+    monkeypatch.setattr(storage, "ATTEMPTS", 1)
+    with FaultyS3(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        storage.forget_clients()
+        proxy.fail("/a.dat")
+        proxy.fail("/b.dat", status=403)
+        with pytest.raises(JobError, match=r"1 headers .*a\.dat"):
+            made(s3, out)
+    rows = by_record(rows_of(out))
+    assert {i: (row["status"], row["n_samples"]) for i, row in rows.items()} == {
+        "b": ("unreadable", None),
+        "c": ("ok", 5000),
+    }
+
+
 def test_a_header_without_its_signal_file_is_left_to_scoring(folder, out):
     put(folder, "a.hea", ONE_LEAD.format(name="a", n=5000))
     (row,) = made(folder, out)

@@ -29,6 +29,9 @@ def test_written_objects_are_read_back(place):
     storage.write_atomic(uri, b"0123456789")
     assert storage.read_bytes(uri) == b"0123456789"
     assert storage.size(uri) == 10
+    known, unknown = storage.sizes([uri, storage.join(place, "none")])
+    assert known == 10
+    assert isinstance(unknown, MissingObject)
     assert storage.exists(uri)
     assert storage.exists(storage.join(place, "a"))
     storage.remove(uri)

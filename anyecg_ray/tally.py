@@ -1,0 +1,64 @@
+"""What a manifest run has met so far, as a line now and then and as a summary at its end."""
+
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from anyecg_ray.manifest_file import ManifestFile
+
+PROGRESS = 10.0
+"""Seconds between two lines of progress."""
+
+
+@dataclass
+class Tally:
+    """What a run has met so far."""
+
+    records: int = 0
+    by_status: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    failed: int = 0
+    failure: str = ""
+    notes: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+    last_line: float = field(default_factory=time.monotonic)
+
+    def add(self, rows: pa.Table, failed: list[str]) -> None:
+        """Count rows, and headers that could not be had."""
+        self.records += pc.count_distinct(rows["record_id"]).as_py()
+        for status, count in Counter(rows["status"].to_pylist()).items():
+            self.by_status[status] += count
+            if status != "ok" and status not in self.examples:
+                row = rows.filter(pc.equal(rows["status"], status)).slice(0, 1).to_pylist()[0]
+                self.examples[status] = f"{row['record_id']}: {row['status_detail']}"
+        self.failed += len(failed)
+        self.failure = self.failure or (failed[0] if failed else "")
+
+    def take_back(self, rows: pa.Table) -> None:
+        """Count rows no more."""
+        self.records -= pc.count_distinct(rows["record_id"]).as_py()
+        self.by_status.subtract(rows["status"].to_pylist())
+
+    def progress(self) -> None:
+        """A line on stderr now and then."""
+        now = time.monotonic()
+        if now - self.last_line >= PROGRESS:
+            self.last_line = now
+            rate = self.records / (now - self.began)
+            print(f"manifest: {self.records:,} records, {rate:,.0f}/s", file=sys.stderr, flush=True)
+
+    def told(self, written: ManifestFile | None) -> str:
+        """The summary for people."""
+        seconds = time.monotonic() - self.began
+        lines = [f"{self.records:,} records, {self.by_status.total():,} spans in {seconds:.1f} s"]
+        for status, count in sorted(self.by_status.items(), key=lambda item: -item[1]):
+            if count:
+                lines.append(f"  {status:15} {count:>12,}   {self.examples.get(status, '')}".rstrip())
+        lines += [f"note: {note}" for note in self.notes]
+        if written is not None:
+            lines.append(f"{written.uri}: {written.rows:,} spans in {len(written.row_groups):,} row groups")
+        return "\n".join(lines)
