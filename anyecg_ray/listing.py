@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from anyecg_ray import storage
+from anyecg_ray.faults import explain
 
 THREADS = 32
 """Parts of the tree that are listed at once on S3, where an answer takes a tenth of a second."""
@@ -195,7 +196,7 @@ def _scanned(uri: str, folder: str) -> Iterator[str]:
             for entry in entries:
                 yield folder + entry.name + ("/" if _is_folder(entry, path) else "")
     except OSError as error:
-        raise storage.explain(error, storage.join(uri, folder)) from None
+        raise explain(error, storage.join(uri, folder)) from None
 
 
 def _local_tree(uri: str, folder: str, suffix: str) -> Iterator[str]:
