@@ -103,6 +103,7 @@ def _frames(read: FileRead, raw: memoryview) -> _Frames:
     first = 0 if read.fmt == "8" else read.start
     skip = first * read.frame - read.first_block() * len(BLOCKS[read.fmt])
     n = (samples_in(read.fmt, size) - skip) // read.frame
+    n = n if read.last is None else min(n, read.last - first)
     flat = unpack(read.fmt, raw[:size], skip + n * read.frame)
     return _Frames(read, first, flat[skip:].reshape(n, read.frame))
 
