@@ -116,6 +116,8 @@ def _text(raw: bytes) -> str:
 
 
 def _parsed(text: Text) -> Parsed:
+    if isinstance(text, MissingObject):
+        return RecordError(Status.UNREADABLE, "its header is not there")
     if isinstance(text, StorageError):
         return RecordError(Status.UNREADABLE, str(text))
     try:
@@ -227,9 +229,10 @@ def _length(record_id: str, header: Header, read: _Read) -> int | None:
     file, size = _first_file(header), read.sizes.get(record_id)
     if file is None or size is None:
         return None
+    if isinstance(size, MissingObject):
+        raise RecordError(Status.MISSING_SIGNAL, f"{file}: not there")
     if isinstance(size, StorageError):
-        missing = isinstance(size, MissingObject)
-        raise RecordError(Status.MISSING_SIGNAL if missing else Status.UNREADABLE, str(size))
+        raise RecordError(Status.UNREADABLE, str(size))
     return samples_of(header, file, size)
 
 

@@ -230,6 +230,7 @@ def atomic_output(uri: str) -> Iterator[IO[bytes]]:
     """
     fs, path = filesystem(uri)
     local = is_local(uri)
+    path = _real(uri) if local else path
     target = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if local else path
     file = _opened(fs, target, uri)
     try:
@@ -245,6 +246,16 @@ def atomic_output(uri: str) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError):
             raise _unwritable(error, uri) from None
         raise
+
+
+def _real(uri: str) -> str:
+    """Where a file on disk goes: the end of a link, and never in the place of a folder or a device."""
+    path = os.path.realpath(filesystem(uri)[1])
+    if os.path.isdir(path):
+        raise StorageError(f"cannot write to {uri}: it is a folder; name a file in it")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise StorageError(f"cannot write to {uri}: it is no regular file")
+    return path
 
 
 def _opened(fs: fsspec.AbstractFileSystem, target: str, uri: str) -> Any:
@@ -264,8 +275,7 @@ def check_writable(uri: str) -> None:
     """
     fs, path = filesystem(uri)
     if is_local(uri):
-        if os.path.isdir(path):
-            raise StorageError(f"{uri}: is a folder; name a file in it")
+        path = _real(uri)
         _discard(_opened(fs, f"{path}.tmp", uri), f"{path}.tmp")
         return
     bucket, key, _ = fs.split_path(path)

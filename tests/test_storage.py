@@ -137,6 +137,16 @@ def test_an_output_below_a_file_or_on_a_folder_is_told(tmp_path):
         pass
 
 
+def test_a_link_is_followed_and_a_device_is_left_alone(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    storage.write_atomic(str(tmp_path / "link"), b"x")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"x"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageError, match="no regular file"):
+        storage.write_atomic(str(tmp_path / "pipe"), b"x")
+
+
 def test_a_bucket_that_is_not_there(s3):
     uri = f"{s3}-not/x"
     with pytest.raises(MissingObject):
