@@ -1,0 +1,97 @@
+"""Intervals that know that one patient's windows resemble each other: patients are drawn, not windows.
+
+A draw gives every patient a multiplicity, 0, 1, 2 …; a patient's windows and encounters all come as often. The
+same draws serve every indicator, slice, level and model, so differences between models are paired for free.
+
+AUROC of all draws at once: sorting is done once, and only boundaries between runs of positives and runs of
+negatives matter. The counts of each run by patient are a sparse matrix; times the multiplicities it gives the
+weight of each run in each draw, and a cumulative sum over runs gives the negatives below each positive.
+"""
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+CHUNK = 1 << 22
+"""Numbers in one block of runs × draws: bounds memory to some 100 MB, whatever the number of windows."""
+
+MIN_DRAWS = 0.9
+"""Share of the draws that must give a figure; a draw without any positive has none."""
+
+
+def multiplicities(patients: int, draws: int, seed: int) -> np.ndarray:
+    """How often each draw holds each patient: (patients, draws) uint8, every column sums to `patients`."""
+    rng = np.random.default_rng(seed)
+    out = np.zeros((patients, draws), np.uint8)
+    for draw in range(draws if patients else 0):
+        # no count comes near 255: more than 20 has a probability below 1e-18
+        out[:, draw] = np.bincount(rng.integers(patients, size=patients), minlength=patients)
+    return out
+
+
+def auroc_draws(score: np.ndarray, positive: np.ndarray, patient: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """AUROC in each draw, ties counting half.
+
+    score (n,) float; positive (n,) bool; patient (n,) int, a row of `times` (patients, draws).
+    Returns (draws,) float64, NaN for a draw that lacks one of the classes.
+    """
+    if not len(score):
+        return np.full(times.shape[1], np.nan)
+    rows, column = np.unique(patient, return_inverse=True)
+    run = runs(score, positive)
+    ups = _by_patient(run, column, positive, len(rows))
+    downs = _by_patient(run, column, ~positive, len(rows))
+    step = max(1, CHUNK // (ups.shape[0] + len(rows)))
+    parts = [_auroc(ups, downs, times[rows, i : i + step]) for i in range(0, times.shape[1], step)]
+    return np.concatenate(parts)
+
+
+def runs(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """The run that each estimate lies in, (n,) int, numbered by rising score.
+
+    A run is what one can count together: neighbours of one class, or one score that both classes share.
+    """
+    order = np.argsort(score, kind="stable")
+    tie = np.cumsum(np.diff(score[order], prepend=score[order[:1]]) != 0)
+    n = np.bincount(tie)
+    ups = np.bincount(tie, positive[order])
+    kind = np.where(ups == 0, 0, np.where(ups == n, 1, 2))
+    starts = (np.diff(kind, prepend=kind[:1]) != 0) | (kind == 2)
+    out = np.empty(len(score), np.int64)
+    out[order] = np.cumsum(starts)[tie]
+    return out
+
+
+def mean_draws(value: np.ndarray, patient: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Mean of `value` (n,) in each draw: (draws,) float64, NaN where a draw has none of the patients."""
+    rows, column = np.unique(patient, return_inverse=True)
+    weights = times[rows].astype(np.float64)
+    total = np.bincount(column, value, minlength=len(rows)) @ weights
+    count = np.bincount(column, minlength=len(rows)) @ weights
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total / count)
+
+
+def interval(draws: np.ndarray) -> tuple[float, float]:
+    """95% percentile interval; NaN where too many draws have no figure."""
+    told = draws[np.isfinite(draws)]
+    if len(told) < max(1, MIN_DRAWS * len(draws)):
+        return np.nan, np.nan
+    low, high = np.quantile(told, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _by_patient(run: np.ndarray, column: np.ndarray, among: np.ndarray, patients: int) -> csr_matrix:
+    ones = np.ones(int(among.sum()), np.float32)
+    # float32 counts exactly to 16 million, more than a run of one draw can hold
+    return csr_matrix((ones, (run[among], column[among])), shape=(int(run.max()) + 1, patients))
+
+
+def _auroc(ups: csr_matrix, downs: csr_matrix, times: np.ndarray) -> np.ndarray:
+    weights = times.astype(np.float32)
+    up, down = ups @ weights, downs @ weights
+    below = np.cumsum(down.astype(np.float64), axis=0)
+    n_negative = below[-1].copy()
+    below -= 0.5 * down
+    above = np.einsum("rd,rd->d", up, below)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(above / (up.sum(axis=0, dtype=np.float64) * n_negative))
