@@ -28,6 +28,8 @@ class Status(StrEnum):
     """A lead that the model reads is neither there nor derivable."""
     TOO_SHORT = "too_short"
     """Fewer samples than one window of 10 seconds, or none at all."""
+    SAMPLING_RATE = "sampling_rate"
+    """Sampled too slowly to hold what the model reads, or faster than any ECG is."""
     NON_FINITE = "non_finite"
     """No window is free of long gaps (samples marked invalid)."""
     FLAT = "flat"
