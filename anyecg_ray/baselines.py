@@ -6,10 +6,10 @@ They are fitted on the training split and nowhere else: imputation and scaling a
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -86,20 +86,11 @@ def fit(train: Rows, values: Sequence[bool], settings: Baselines, columns: Seque
     x = {"age_sex": demographics(train.age, train.sex), "features": train.measured}
     weight = 1 / np.bincount(train.encounter)[train.encounter] if len(train.encounter) else np.empty(0)
 
-    def one(k: int) -> tuple[float, dict[str, Any]]:
-        y = train.labels[:, k]
-        known = np.isfinite(y)
-        if not _enough(y[known], train.patient[known], values[k], settings.min_patients):
-            return (np.average(y[known], weights=weight[known]) if known.any() else np.nan), dict.fromkeys(x)
-        fitted = {
-            name: _fit(_model(name, values[k]), inputs[known], y[known], weight[known], values[k])
-            for name, inputs in x.items()
-        }
-        return np.average(y[known], weights=weight[known]), fitted
-
+    targets = [_Target(train.labels[:, k], value, train.patient, weight) for k, value in enumerate(values)]
     # a thread per indicator rather than several per fit: small fits spend their time waiting for each other
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(one, range(len(values))))
+    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # a regression that stops at max_iter is good enough for a baseline
+        found = list(pool.map(lambda target: _fit_all(target, x, settings.min_patients), targets))
     models = {name: [fitted[name] for _, fitted in found] for name in x}
     return Fitted(np.array([p for p, _ in found], np.float64), models)
 
@@ -123,9 +114,31 @@ def measure(windows: np.ndarray, leads: Sequence[str], fs: float = 500.0) -> np.
     return intervals.measure(windows[:, lead], fs)
 
 
+class _Target(NamedTuple):
+    """What one indicator's baselines are fitted to, (n,) each."""
+
+    y: np.ndarray
+    value: bool
+    patient: np.ndarray
+    weight: np.ndarray
+
+
+def _fit_all(target: _Target, x: Mapping[str, np.ndarray], least: int) -> tuple[float, dict[str, Any]]:
+    """The prevalence, and a fitted model for each of the inputs, None where there is too little to fit it on."""
+    known = np.isfinite(target.y)
+    if not known.any():
+        return np.nan, dict.fromkeys(x)
+    y, weight = target.y[known], target.weight[known]
+    enough = _enough(y, target.patient[known], target.value, least)
+    models = {
+        n: _fit(_model(n, target.value), v[known], y, weight, target.value) if enough else None for n, v in x.items()
+    }
+    return float(np.average(y, weights=weight)), models
+
+
 def _enough(y: np.ndarray, patient: np.ndarray, value: bool, least: int) -> bool:
     if value:
-        return len(np.unique(patient)) >= 2 * least and np.ptp(y) > 0
+        return bool(len(np.unique(patient)) >= 2 * least and np.ptp(y) > 0)
     return min(len(np.unique(patient[y == 1])), len(np.unique(patient[y == 0]))) >= least
 
 
@@ -151,9 +164,7 @@ def _model(name: str, value: bool) -> Any:
 
 def _fit(model: Any, x: np.ndarray, y: np.ndarray, weight: np.ndarray, value: bool) -> Any:
     last = f"{model.steps[-1][0]}__" if hasattr(model, "steps") else ""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a regression that stops at max_iter is good enough for a baseline
-        return model.fit(x, y if value else y > 0.5, **{f"{last}sample_weight": weight / weight.mean()})
+    return model.fit(x, y if value else y > 0.5, **{f"{last}sample_weight": weight / weight.mean()})
 
 
 def _predicted(model: Any, x: np.ndarray) -> np.ndarray:

@@ -26,13 +26,10 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "demo": Verb("demo", "Demo", "demo", "make a synthetic archive, score it, and show what came out"),
-    "synth": Verb("synthetic", "Synth", "synth", "write a synthetic archive in MC-MED's file tree"),
     "manifest": Verb("manifest", "Manifest", "manifest", "index an archive: one row per span of work"),
     "import-weights": Verb("weights", "ImportWeights", "import_weights", "turn a published checkpoint into a bundle"),
     "init": Verb("weights", "Init", "init", "make an untrained bundle for tests, demos and benchmarks"),
     "backfill": Verb("backfill", "Backfill", "backfill", "score a manifest: one row per span, whatever happens"),
-    "bench": Verb("bench", "Bench", "bench", "measure the stages, alone and end to end"),
 }
 
 
