@@ -49,30 +49,34 @@ def band_pass(fs: float, low: float, high: float, order: int) -> Coefficients:
 
 def _coefficients(b: Float, a: Float) -> Coefficients:
     settled = scipy.signal.lfilter_zi(b, a)
-    wide = [np.pad(v, (0, n - len(v))) for v, n in ((b, POLES + 1), (a, POLES + 1), (settled, POLES))]
-    return Coefficients(*wide, edge=3 * len(a))
+    b, edge = np.pad(b, (0, POLES + 1 - len(b))), 3 * len(a)
+    a, settled = np.pad(a, (0, POLES + 1 - len(a))), np.pad(settled, (0, POLES - len(settled)))
+    return Coefficients(b, a, settled, edge)
 
 
-def zero_phase(x: Float, coefficients: Coefficients) -> Float:
+def zero_phase(x: Float, coefficients: Coefficients, out: Float | None = None) -> Float:
     """Forwards and backwards through a filter: scipy.signal.filtfilt, bit for bit.
 
-    x: (..., samples), finite, longer than the filter's edge. Returns the same shape.
+    x: (..., samples), finite, longer than the filter's edge. Returns the same shape; in `out`, which may be x itself
+    and must be contiguous, where it is given: fresh memory costs as much as the filter does.
     """
-    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    out = np.empty_like(rows)
-    _zero_phase(rows, *coefficients, out)
-    return out.reshape(x.shape)
+    out = np.empty(x.shape) if out is None else out
+    _zero_phase(_rows(x), *coefficients, _rows(out))
+    return out
 
 
-def running_median(x: Float, size: int) -> Float:
-    """Median of the `size` (odd) samples around each one, zeros beyond the ends: scipy.signal.medfilt, bit for bit.
+def without_median(x: Float, size: int, out: Float | None = None) -> Float:
+    """The signal less the median of the `size` (odd) samples around each one, zeros beyond the ends.
 
-    x: (..., samples), finite. Returns the same shape.
+    What is taken off is scipy.signal.medfilt, bit for bit. x: (..., samples), finite. `out`: as in zero_phase.
     """
-    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    out = np.empty_like(rows)
-    _running_median(rows, size, out)
-    return out.reshape(x.shape)
+    out = np.empty(x.shape) if out is None else out
+    _without_median(_rows(x), size, _rows(out))
+    return out
+
+
+def _rows(x: Float) -> Float:
+    return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
 
 
 @compiled
@@ -118,7 +122,7 @@ def _recursion(y, b, a, settled, first, step):  # type: ignore[no-untyped-def]  
 
 
 @compiled
-def _running_median(x, size, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _without_median(x, size, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     half, n = size // 2, x.shape[1]
     padded = np.zeros(n + 2 * half)
     order, rank, spare = np.empty((3, padded.size), np.int32)
@@ -132,7 +136,7 @@ def _running_median(x, size, out):  # type: ignore[no-untyped-def]  # noqa: ANN0
             median = r
         for r in rank[:size]:
             held[r >> 6] |= one << np.uint64(r & 63)
-        out[row, 0] = padded[order[median]]
+        out[row, 0] = padded[half] - padded[order[median]]
         for i in range(1, n):
             gone, new = rank[i - 1], rank[i + size - 1]
             held[gone >> 6] &= ~(one << np.uint64(gone & 63))
@@ -151,7 +155,7 @@ def _running_median(x, size, out):  # type: ignore[no-untyped-def]  # noqa: ANN0
                     word -= 1
                     bits = held[word]
                 median = (word << 6) + 63 - _leading_zeros(bits)
-            out[row, i] = padded[order[median]]
+            out[row, i] = padded[half + i] - padded[order[median]]
 
 
 @compiled

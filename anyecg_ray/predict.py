@@ -18,7 +18,7 @@ import pyarrow.compute
 import ray
 from ray.data import Dataset
 
-from anyecg_ray import storage
+from anyecg_ray import leads, storage
 from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.config import Settings
 from anyecg_ray.header import RecordError
@@ -122,6 +122,8 @@ class Fetched(NamedTuple):
     header: str
     start: int
     stop: int | None
+    leads: tuple[int, ...] | None
+    """Places of the signals to decode; None: all."""
     blobs: dict[str, bytes]
     status: Status
     detail: str
@@ -150,11 +152,13 @@ def _why_missing(error: storage.StorageError) -> Status:
 def _planned(row: dict[str, Any], recipe: Recipe) -> tuple[Fetched, dict[str, tuple[int, int | None]]]:
     """What to fetch for one span; nothing where the manifest already says that it cannot be read."""
     start, length = row["start_sample"], row["n_samples"]
-    span = Fetched(row["header"] or "", start, None if length is None else start + length, {}, Status.OK, "")
+    stop = None if length is None else start + length
+    signals = leads.sufficient(tuple(row["leads"] or ()), recipe.leads)
+    span = Fetched(row["header"] or "", start, stop, signals, {}, Status.OK, "")
     if row["status"] != Status.OK:
         return span._replace(status=Status(row["status"]), detail=row["status_detail"] or ""), {}
     try:
-        return span, reads(span.header, span.start, span.stop)
+        return span, reads(span.header, span.start, span.stop, span.leads)
     except RecordError as error:
         return span._replace(status=error.status, detail=error.detail), {}
 
@@ -164,7 +168,7 @@ def _scored_span(span: Fetched, recipe: Recipe) -> Windows:
     if span.status is not Status.OK:
         return Windows.none(recipe, span.status, span.detail)
     try:
-        return preprocess(decode(span.header, span.blobs, span.start, span.stop), recipe)
+        return preprocess(decode(span.header, span.blobs, span.start, span.stop, span.leads), recipe)
     except RecordError as error:
         return Windows.none(recipe, error.status, error.detail)
     except Exception as error:  # a defect of ours must not stop the job; the row says what it was

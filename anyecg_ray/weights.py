@@ -4,6 +4,7 @@ An import takes every tensor or fails with the list of those that do not fit: a 
 predicts plausible nonsense (the published loader hides it with strict=False).
 """
 
+import difflib
 import io
 from importlib import resources
 from pathlib import PurePosixPath
@@ -130,11 +131,12 @@ def random_state(sizes: Sizes, columns: int, seed: int) -> dict[str, torch.Tenso
 
 def indicator_card(key: str) -> IndicatorCard:
     """The card of one lab indicator. Raises InputError where the key is not one."""
-    try:
-        indicator = analytes.indicator(key)
-    except ValueError as error:
-        raise InputError(f"setting indicators: {error}") from None
-    a = analytes.get(indicator.analyte)
+    indicator = analytes.Indicator.parse(key)
+    a = analytes.BY_KEY.get(indicator.analyte)
+    if a is None or indicator.direction == "present":
+        near = difflib.get_close_matches(indicator.analyte, analytes.BY_KEY, n=1)
+        mend = f"did you mean {near[0]}_{indicator.direction}?" if near else "give such as potassium_high"
+        raise InputError(f"setting indicators: {key} is no lab indicator; {mend}")
     return IndicatorCard(
         key=key, analyte=a.key, name=a.name, direction=indicator.direction, loinc=a.loinc, unit=a.unit
     )  # fmt: skip
