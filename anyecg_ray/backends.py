@@ -101,14 +101,18 @@ class Estimator:
         self.choice = choose(compute)
         self._network = _network(bundle, self.choice)
 
-    def estimate(self, windows: np.ndarray) -> np.ndarray:
-        """Calibrated estimates of each window, as `model.decode` orders them.
+    def logits(self, windows: np.ndarray) -> np.ndarray:
+        """The network's output for each window: what is averaged over windows, and kept.
 
         windows: (n, leads, samples) float32, normalised by this bundle's recipe. Returns (n, columns) float32.
         """
         if not len(windows):
             return np.empty((0, self.card.columns), np.float32)
-        return model.decode(self.card, self._network(np.ascontiguousarray(windows, np.float32)))
+        return self._network(np.ascontiguousarray(windows, np.float32))
+
+    def estimate(self, windows: np.ndarray) -> np.ndarray:
+        """Calibrated estimates of each window, (n, columns) float32, as `model.decode` orders them."""
+        return model.decode(self.card, self.logits(windows))
 
 
 def _network(bundle: Bundle, choice: Choice) -> Network:
@@ -216,7 +220,7 @@ def _traced(net: nn.Module, shape: tuple[int, int]) -> Any:
 
     with warnings.catch_warnings():
         # the length is fixed here, so the padding that depends on it may well be a constant of the trace
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit._trace.TracerWarning)
         return openvino.convert_model(net, example_input=torch.zeros(2, *shape), input=[-1, *shape])
 
 

@@ -6,11 +6,11 @@ without reading it.
 """
 
 import platform
-import sys
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,16 +20,21 @@ import ray
 
 from anyecg_ray import __version__, cluster, schema, storage
 from anyecg_ray.backends import Compute
-from anyecg_ray.config import InputError, JobError, Settings
+from anyecg_ray.config import InputError, JobError, Settings, fingerprint
 from anyecg_ray.ledger import Ledger, with_provenance
 from anyecg_ray.manifest import ManifestFile, open_manifest
-from anyecg_ray.model import Card, load_card
+from anyecg_ray.model import Card, load
 from anyecg_ray.predict import Predict, Shard, Source, estimates
 from anyecg_ray.preprocess import Recipe
+from anyecg_ray.progress import Progress
+from anyecg_ray.publish import Granularity
 from anyecg_ray.schema import Status
 
 ERRORS = (Status.UNREADABLE, Status.MISSING_SIGNAL, Status.TRUNCATED, Status.MISSING_LEAD, Status.TRANSIENT)
 """What counts towards `max_error_rate`: the archive or the job is wrong. A noisy strip is neither."""
+
+STOP_AFTER = 10_000
+"""Spans after which a run stops early where too many of them were errors; fewer may just be a bad folder."""
 
 
 class Backfill(Settings):
@@ -46,6 +51,9 @@ class Backfill(Settings):
 
     archive: str | None = None
     """Where the records lie now, if not where the manifest found them."""
+
+    granularity: Granularity = "span"
+    """span: one estimate from all of a span's windows. window: each 10-second window by itself."""
 
     shard_spans: int = 1000
     """Spans that are committed together."""
@@ -65,18 +73,21 @@ def backfill(settings: Backfill) -> Counter[str]:
 
     Raises InputError where an input cannot be used, JobError past `max_error_rate`.
     """
-    manifest, card = open_manifest(settings.manifest), load_card(settings.bundle)
+    manifest = open_manifest(settings.manifest)
+    card = load(settings.bundle).card  # the whole bundle, so that a broken one fails here and not in an actor
     source = Source(settings.manifest, settings.archive or manifest.archive, Recipe.from_dict(card.recipe))
     if not storage.exists(source.archive):
         raise InputError(f"{source.archive}: no such archive; give --archive where the records lie now")
-    ledger = Ledger(settings.out, card)
+    ledger = Ledger(settings.out, card, settings.granularity)
     ledger.claim(_job(settings, manifest, card))
     done = ledger.done()
-    todo = [shard for shard in plan(manifest, settings.shard_spans) if shard.name not in done]
-    if todo:
-        _score(todo, source, card, ledger, settings)
+    shards = list(plan(manifest, settings.shard_spans))
+    todo = [shard for shard in shards if shard.name not in done]
+    if done and todo:
+        print(f"{settings.out}: {len(shards) - len(todo):,} of {len(shards):,} shards are done, going on", flush=True)
+    run = _score(todo, source, card, ledger, settings, manifest) if todo else None
     counts = ledger.counts()
-    _report(counts, settings)
+    _report(counts, run, ledger, settings)
     return counts
 
 
@@ -100,19 +111,47 @@ def finished(todo: list[Shard], blocks: Iterator[pa.Table]) -> Iterator[tuple[Sh
         raise JobError(f"{len(parts)} shards came out of the pipeline incomplete; run the same command again")
 
 
-def _score(todo: list[Shard], source: Source, card: Card, ledger: Ledger, settings: Backfill) -> None:
-    started, run_id = datetime.now(UTC), uuid.uuid4().hex[:12]
-    progress = Progress(sum(shard.length for shard in todo))
-    counts: Counter[str] = Counter()
-    computed_by: set[str] = set()
-    with cluster.connected():
-        dataset = estimates(todo, source, settings.bundle, settings.predict, settings.compute)
-        blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-        for shard, rows in finished(todo, progress.watched(blocks)):
-            counts.update(rows.column("status").to_pylist())
-            computed_by.update(rows.column("computed_by").to_pylist())
-            ledger.commit(shard.name, with_provenance(rows, _provenance(card, run_id)))
-    ledger.record(run_id, _told(settings, started, counts, computed_by))
+@dataclass
+class Run:
+    """What one run did."""
+
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    started: float = field(default_factory=time.time)
+    spans: Counter[str] = field(default_factory=Counter)
+    windows: int = 0
+    computed_by: set[str] = field(default_factory=set)
+
+    def add(self, rows: pa.Table) -> None:
+        """Count a shard's rows, schema.STAGING and `computed_by`."""
+        self.spans.update(rows.column("status").to_pylist())
+        values = rows.column("values").combine_chunks().flatten()
+        self.windows += len(values) - values.null_count
+        self.computed_by.update(rows.column("computed_by").to_pylist())
+
+    @property
+    def seconds(self) -> float:
+        """Since it started, with what Ray takes to start."""
+        return time.time() - self.started
+
+
+def _score(
+    todo: list[Shard], source: Source, card: Card, ledger: Ledger, settings: Backfill, manifest: ManifestFile
+) -> Run:
+    """Run the pipeline over the shards and commit each; what was done is recorded even where it stops early."""
+    run = Run()
+    progress = Progress(sum(shard.length for shard in todo), "spans")
+    try:
+        with cluster.connected():
+            dataset = estimates(todo, source, settings.bundle, settings.predict, settings.compute)
+            blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+            for shard, rows in finished(todo, progress.watched(blocks)):
+                ledger.commit(shard.name, with_provenance(rows, _provenance(card, run.id)))
+                run.add(rows)
+                if run.spans.total() >= STOP_AFTER:
+                    _check_errors(run.spans, settings.max_error_rate)
+    finally:
+        ledger.record(run.id, _told(settings, run, card, manifest))
+    return run
 
 
 def _provenance(card: Card, run_id: str) -> dict[str, Any]:
@@ -134,61 +173,54 @@ def _job(settings: Backfill, manifest: ManifestFile, card: Card) -> dict[str, An
         "dataset": manifest.dataset,
         "weights_sha256": card.weights_sha256,
         "preprocess_fingerprint": card.preprocess_fingerprint,
+        "granularity": settings.granularity,
         "shard_spans": settings.shard_spans,
-        "row_groups": manifest.digests,
+        "row_groups": list(manifest.digests),
     }
 
 
-def _told(settings: Backfill, started: datetime, counts: Counter[str], computed_by: set[str]) -> dict[str, Any]:
+def _told(settings: Backfill, run: Run, card: Card, manifest: ManifestFile) -> dict[str, Any]:
+    """The run manifest."""
     return {
+        "run_id": run.id,
         "settings": settings.model_dump(),
-        "started_at": started,
+        "settings_fingerprint": fingerprint(settings.model_dump()),
+        "manifest": {"rows": manifest.rows, "fingerprint": fingerprint(list(manifest.digests))},
+        "model": {n: getattr(card, n) for n in ("model_id", "model_version", "weights_sha256")},
+        "preprocess_fingerprint": card.preprocess_fingerprint,
+        "started_at": datetime.fromtimestamp(run.started, UTC),
         "ended_at": datetime.now(UTC),
-        "spans_by_status": dict(counts),
-        "computed_by": sorted(computed_by),
+        "seconds": round(run.seconds, 2),
+        "spans_by_status": dict(run.spans),
+        "windows": run.windows,
+        "windows_per_second": round(run.windows / run.seconds, 2),
+        "computed_by": sorted(run.computed_by),
         "versions": {"anyecg_ray": __version__, "ray": ray.__version__, "python": platform.python_version()},
         "machine": f"{platform.machine()} {platform.system()}",
     }
 
 
-def _report(counts: Counter[str], settings: Backfill) -> None:
-    """Print the counts; raise JobError where too many are errors."""
-    total = sum(counts.values())
-    print(f"{settings.out}: {total:,} spans")
+def _report(counts: Counter[str], run: Run | None, ledger: Ledger, settings: Backfill) -> None:
+    """Print the counts and where the output is; raise JobError where too many are errors."""
+    total = counts.total()
+    print(f"{total:,} spans")
     for status, n in counts.most_common():
         print(f"  {status:15} {n:>10,}  {n / total:6.1%}")
+    if run is None:
+        print("nothing was left to score")
+    else:
+        by = ", ".join(sorted(run.computed_by))
+        rate = run.windows / run.seconds
+        print(f"{run.windows:,} windows in {run.seconds:,.0f} s ({rate:,.0f}/s, start included) by {by}")
+    print(f"estimates: {ledger.table}\nstaging:   {ledger.staging}")
+    _check_errors(counts, settings.max_error_rate)
+
+
+def _check_errors(counts: Counter[str], max_error_rate: float) -> None:
     errors = Counter({s: counts[s] for s in ERRORS if counts[s]})
-    if total and errors.total() / total > settings.max_error_rate:
+    if errors.total() > max_error_rate * counts.total():
         reasons = ", ".join(f"{n:,} {status}" for status, n in errors.most_common())
-        raise JobError(f"{errors.total():,} of {total:,} spans could not be scored ({reasons}); see status_detail")
-
-
-class Progress:
-    """One line on stderr that says how far the job is; silent where stderr is not a terminal until each minute."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done, self._started = total, 0, time.monotonic()
-        self._terminal = sys.stderr.isatty()
-        self._next = self._started + self._every()
-
-    def watched(self, blocks: Any) -> Iterator[pa.Table]:
-        """The blocks as they come, counted."""
-        for block in blocks:
-            self._done += len(block)
-            if time.monotonic() >= self._next:
-                self._show()
-            yield block
-        if self._terminal:
-            print(file=sys.stderr)
-
-    def _every(self) -> float:
-        return 1 if self._terminal else 60
-
-    def _show(self) -> None:
-        self._next = time.monotonic() + self._every()
-        rate = self._done / (time.monotonic() - self._started)
-        left = (self._total - self._done) / rate if rate else float("inf")
-        line = f"{self._done:,} of {self._total:,} spans, {rate:,.0f}/s, {left / 60:,.1f} min left"
-        print(
-            f"\r{line}   " if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr, flush=True
+        raise JobError(
+            f"{errors.total():,} of {counts.total():,} spans could not be scored ({reasons}); the column "
+            "status_detail of staging says why, --max-error-rate allows more"
         )

@@ -2,22 +2,33 @@
 
 import logging
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Ray for the length of a block; one that was connected before stays so afterwards."""
+    """Ray for the length of a block; one that was connected before stays so afterwards.
+
+    Ray says a good deal that its user can do nothing about; ANYECG_LOG=INFO lets it speak.
+    """
     if ray.is_initialized():
         yield
         return
-    logging.getLogger("ray.data").setLevel(os.environ.get("ANYECG_LOG", "WARNING"))
-    where = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
+    level = os.environ.get("ANYECG_LOG", "ERROR")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal" if level == "ERROR" else level.lower())
+    for name in ("ray", "ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(level)
+    where: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
     # a worker's own lines are for its log file: they may name a record
-    ray.init(log_to_driver=False, logging_level=logging.WARNING, **where)
+    with _silent_start(level):
+        ray.init(log_to_driver=False, logging_level=logging.getLevelName(level), **where)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -25,3 +36,25 @@ def connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _silent_start(level: str) -> Iterator[None]:
+    """Keep what Ray's own processes write to stderr while they start, and show it only where they fail."""
+    if level != "ERROR":
+        yield
+        return
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile("w+") as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            with os.fdopen(os.dup(terminal), "w") as out:
+                shutil.copyfileobj(said, out)
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)

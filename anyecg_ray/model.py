@@ -48,8 +48,9 @@ class IndicatorCard(_Card):
     """What one output of the model means."""
 
     key: str
-    """Such as `potassium_high`."""
-    analyte: str
+    """Such as `potassium_high`; of a diagnosis its label."""
+    analyte: str | None
+    """Key of analytes.py; null for a diagnosis."""
     name: str
     direction: Literal["low", "high", "value", "present"]
     """`value`: the measurement itself, as mean and standard deviation. Otherwise a probability."""
@@ -222,7 +223,7 @@ def calibrated(logits: np.ndarray, calibration: Calibration | None) -> np.ndarra
 
 
 def _sizes(encoder: dict[str, Any]) -> Sizes:
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in encoder.items() if k != "kind"}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in encoder.items() if k != "kind"}
     if encoder.get("kind") != "net1d":
         raise ValueError(f"encoder.kind is {encoder.get('kind')!r}; this version knows net1d")
     return Sizes(**given)

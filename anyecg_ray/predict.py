@@ -31,6 +31,9 @@ from anyecg_ray.schema import Status
 PIECE_WINDOWS = 256
 """Windows to a piece: about a second of model time, 5 MB a lead; enough to hide what Ray costs per block."""
 
+MODEL_MEMORY = 2**30
+"""Bytes that Ray sets aside for one copy of the model: weights, graph and activations of the full size take half."""
+
 CARRIED = ("span_id", "record_id", "dataset", "patient_id", "encounter_id", "start_time")
 """Columns of the manifest that go into the staging table as they are."""
 
@@ -146,7 +149,9 @@ def fetch(rows: pa.Table, source: Source) -> list[Fetched]:
 
 
 def _why_missing(error: storage.StorageError) -> Status:
-    return Status.TRANSIENT if isinstance(error, storage.TransientError) else Status.MISSING_SIGNAL
+    """A refusal passes too: once the credentials are mended."""
+    passing = isinstance(error, (storage.TransientError, storage.RefusedError))
+    return Status.TRANSIENT if passing else Status.MISSING_SIGNAL
 
 
 def _planned(row: dict[str, Any], recipe: Recipe) -> tuple[Fetched, dict[str, tuple[int, int | None]]]:
@@ -178,7 +183,8 @@ def _scored_span(span: Fetched, recipe: Recipe) -> Windows:
 def _cuts(rows: pa.Table, recipe: Recipe) -> list[tuple[int, int]]:
     """Row ranges of at most PIECE_WINDOWS windows, told by the lengths in the manifest."""
     samples = rows.column("n_samples").to_numpy(zero_copy_only=False)
-    seconds = samples / rows.column("fs").to_numpy(zero_copy_only=False)
+    with np.errstate(divide="ignore", invalid="ignore"):  # rows that could not be read have no rate
+        seconds = samples / rows.column("fs").to_numpy(zero_copy_only=False)
     windows = np.maximum(np.nan_to_num(seconds, nan=0.0, posinf=0.0) // recipe.seconds, 1)
     piece = (np.cumsum(windows) - 1) // PIECE_WINDOWS
     edges = np.flatnonzero(np.diff(piece, prepend=-1, append=np.inf))
@@ -204,7 +210,7 @@ def _piece(rows: pa.Table, spans: Sequence[Windows], recipe: Recipe) -> pa.Table
 
 
 class Predictor:
-    """An actor that holds one copy of the model and turns pieces into estimates."""
+    """An actor that holds one copy of the model and turns pieces into the network's outputs."""
 
     def __init__(self, bundle: str, compute: Compute) -> None:
         self._estimator = Estimator(load(bundle), compute)
@@ -223,7 +229,7 @@ class Predictor:
         recipe = self._estimator.recipe
         shape = (-1, len(recipe.leads), recipe.samples)
         x = np.frombuffer(_bytes_of(piece.column("x")), np.float32).reshape(shape)
-        values = nested(self._estimator.estimate(x), piece.column("usable"))
+        values = nested(self._estimator.logits(x), piece.column("usable"))
         kept = [n for n in piece.schema.names if n not in ("x", "usable")]
         computed_by = pa.array([self._computed_by] * len(piece))
         return piece.select(kept).append_column("values", values).append_column("computed_by", computed_by)
@@ -262,7 +268,7 @@ def estimates(shards: Sequence[Shard], source: Source, bundle: str, settings: Pr
     return (
         ray.data.range(len(shards), override_num_blocks=max(1, len(shards)))
         .map_batches(
-            _read,
+            _read,  # type: ignore[arg-type]  # Ray forgets fn_args
             fn_args=(list(shards), source),
             batch_size=None,
             batch_format="pyarrow",
@@ -276,6 +282,8 @@ def estimates(shards: Sequence[Shard], source: Source, bundle: str, settings: Pr
             zero_copy_batch=True,
             num_cpus=layout.cpus,
             num_gpus=layout.gpus,
+            # also keeps Ray from fusing the stages: it does where both ask for the same, and then nothing overlaps
+            memory=MODEL_MEMORY,
             compute=ray.data.ActorPoolStrategy(size=layout.actors),
         )
     )

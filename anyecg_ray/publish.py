@@ -1,33 +1,34 @@
-"""From staging to the published table: one row per span, indicator and model version.
+"""From staging to the published table: a row per span and indicator, or per window and indicator.
 
-A probability is the mean over the span's usable windows; a value is the mean of the windows' means, its
-interval that of one window's typical deviation, because windows of one ECG err together. A span that could
-not be scored has the same rows, with its status and no numbers.
+A span's estimate comes from the mean of its usable windows' logits, calibrated; a value's interval is that of one
+window's typical deviation, because windows of one ECG err together. A span that could not be scored has the
+same rows, with its status and no numbers.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyecg_ray.model import Z95, Card
+from anyecg_ray.model import Z95, Card, decode
 from anyecg_ray.schema import ECG_LAB_ESTIMATE, PROVENANCE, Status
 
+Granularity = Literal["span", "window"]
 
-def publishable(staging: pa.Table, card: Card) -> pa.Table:
-    """One model's staging rows as rows of schema.ECG_LAB_ESTIMATE, span by span, indicators in the card's order."""
+
+def publishable(staging: pa.Table, card: Card, granularity: Granularity = "span") -> pa.Table:
+    """One model's staging rows as rows of schema.ECG_LAB_ESTIMATE, in their order, indicators in the card's order."""
     staging = staging.combine_chunks()
-    means, squares, n_windows = _over_windows(staging, card)
-    spans = np.repeat(np.arange(len(staging)), len(card.indicators))
-    indicators = pa.array(np.tile(np.arange(len(card.indicators), dtype=np.int32), len(staging)))
-    carried = {name: staging.column(name).take(pa.array(spans)) for name in _CARRIED}
-    columns = carried | {
-        "ecg_time": staging.column("start_time").take(pa.array(spans)),
-        "quality_flags": _flags(staging).take(pa.array(spans)),
-        "n_windows": pa.array(n_windows[spans].astype(np.int32)),
+    units = (_spans if granularity == "span" else _windows)(staging, card)
+    each = np.repeat(np.arange(len(units.span)), len(card.indicators))
+    indicators = pa.array(np.tile(np.arange(len(card.indicators), dtype=np.int32), len(units.span)))
+    columns = {
+        **{name: staging.column(name).take(pa.array(units.span[each])) for name in _CARRIED},
+        **{name: column.take(pa.array(each)) for name, column in _of_units(staging, units).items()},
         **{name: _told(card, field).take(indicators) for name, field in _FROM_CARD.items()},
-        **_numbers(means, squares, card),
+        **_numbers(units.logits, card),
     }
     return pa.table([columns[f.name].cast(f.type) for f in ECG_LAB_ESTIMATE], schema=ECG_LAB_ESTIMATE)
 
@@ -36,48 +37,100 @@ _CARRIED = ("span_id", "record_id", "patient_id", "encounter_id", "status", *(f.
 _FROM_CARD = {"indicator": "key", "analyte": "analyte", "loinc": "loinc", "unit": "unit"}
 
 
+@dataclass(frozen=True)
+class _Units:
+    """What is published: spans or windows, n of them."""
+
+    span: np.ndarray
+    """(n,) int: the row of staging."""
+    start: np.ndarray
+    """(n,) float: seconds from the span's start; NaN for the span as a whole."""
+    logits: np.ndarray
+    """(n, columns) float: NaN where there is no estimate."""
+    n_windows: np.ndarray
+    """(n,) int: usable windows behind it."""
+    flags: list[list[str]]
+    """Quality flags, sorted."""
+
+
+def _spans(staging: pa.Table, card: Card) -> _Units:
+    """Every span, with the mean of its usable windows' logits."""
+    span, used, logits = _outputs(staging, card)
+    n = np.bincount(span[used], minlength=len(staging))
+    sums = np.zeros((len(staging), card.columns))
+    np.add.at(sums, span[used], logits)
+    with np.errstate(invalid="ignore"):
+        means = sums / n[:, None]
+    means[~_ok(staging)] = np.nan
+    flags = [sorted({f for w in q or () for f in w.split("|") if f}) for q in staging.column("quality").to_pylist()]
+    return _Units(np.arange(len(staging)), np.full(len(staging), np.nan), means, n, flags)
+
+
+def _windows(staging: pa.Table, card: Card) -> _Units:
+    """Every window, usable or not; a span that has none stands for itself."""
+    span, used, logits = _outputs(staging, card)
+    bare = np.setdiff1d(np.arange(len(staging)), span)
+    each = np.full((len(span), card.columns), np.nan)
+    each[used] = logits
+    each[~_ok(staging)[span]] = np.nan
+    starts = staging.column("window_start").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    flags = [[f for f in w.split("|") if f] for w in staging.column("quality").combine_chunks().flatten().to_pylist()]
+    every = _Units(
+        np.concatenate([span, bare]),
+        np.concatenate([starts, np.full(len(bare), np.nan)]),
+        np.concatenate([each, np.full((len(bare), card.columns), np.nan)]),
+        np.concatenate([used.astype(int), np.zeros(len(bare), int)]),
+        flags + [[] for _ in bare],
+    )
+    order = np.argsort(every.span, kind="stable")
+    return _Units(
+        every.span[order], every.start[order], every.logits[order], every.n_windows[order],
+        [every.flags[i] for i in order],
+    )  # fmt: skip
+
+
+def _outputs(staging: pa.Table, card: Card) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The span of each window and whether it was used, (windows,) each; logits of the used ones, (used, columns)."""
+    windows = staging.column("values").combine_chunks()
+    used = windows.flatten().is_valid().to_numpy(zero_copy_only=False)
+    logits = windows.flatten().drop_null().flatten().to_numpy().reshape(-1, card.columns).astype(np.float64)
+    return pc.list_parent_indices(windows).to_numpy(), used, logits
+
+
+def _ok(staging: pa.Table) -> np.ndarray:
+    return np.array([s == Status.OK for s in staging.column("status").to_pylist()], bool)
+
+
+def _of_units(staging: pa.Table, units: _Units) -> dict[str, pa.Array]:
+    """Columns that belong to the span or window, before they are repeated for each indicator."""
+    start = pa.array(units.start, pa.float32(), from_pandas=True)
+    into = pa.array(np.nan_to_num(units.start * 1e6).astype("timedelta64[us]"))
+    return {
+        "ecg_time": pc.add(staging.column("start_time").take(pa.array(units.span)).combine_chunks(), into),
+        "window_start": start,
+        "n_windows": pa.array(units.n_windows, pa.int32()),
+        "quality_flags": pa.array(units.flags, pa.list_(pa.string())),
+    }
+
+
 def _told(card: Card, field: str) -> pa.Array:
     return pa.array([getattr(i, field) for i in card.indicators], pa.string())
 
 
-def _over_windows(staging: pa.Table, card: Card) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of each column and of its square over the usable windows, (spans, columns), NaN where there are
-    none; and the number of usable windows, (spans,)."""
-    windows = staging.column("values").combine_chunks()
-    span_of = pc.list_parent_indices(windows).to_numpy()
-    used = windows.flatten().is_valid().to_numpy(zero_copy_only=False)
-    x = windows.flatten().drop_null().flatten().to_numpy().reshape(-1, card.columns).astype(np.float64)
-    n = np.bincount(span_of[used], minlength=len(staging))
-    sums = np.zeros((2, len(staging), card.columns))
-    np.add.at(sums[0], span_of[used], x)
-    np.add.at(sums[1], span_of[used], x**2)
-    with np.errstate(invalid="ignore"):
-        means, squares = sums / n[:, None]
-    ok = np.array([s == Status.OK for s in staging.column("status").to_pylist()], bool)
-    means[~ok] = squares[~ok] = np.nan
-    return means, squares, n
-
-
-def _flags(staging: pa.Table) -> pa.Array:
-    """Every flag that any window of the span bears, sorted."""
-    flags = [sorted({f for w in q or () for f in w.split("|") if f}) for q in staging.column("quality").to_pylist()]
-    return pa.array(flags, pa.list_(pa.string()))
-
-
-def _numbers(means: np.ndarray, squares: np.ndarray, card: Card) -> dict[str, Any]:
-    """probability, abnormal, value, lower and upper, each flattened span by span."""
-    shape = (len(means), len(card.indicators))
+def _numbers(logits: np.ndarray, card: Card) -> dict[str, Any]:
+    """probability, abnormal, value, lower and upper of (n, columns) logits, each flattened unit by unit."""
+    decoded = decode(card, logits)
+    shape = (len(logits), len(card.indicators))
     out = {name: np.full(shape, np.nan) for name in ("probability", "value", "lower", "upper")}
     abnormal = np.full(shape, np.nan)
     column = 0
     for i, indicator in enumerate(card.indicators):
         if indicator.direction == "value":
-            half = Z95 * np.sqrt(squares[:, column + 1])
-            out["value"][:, i] = means[:, column]
-            out["lower"][:, i], out["upper"][:, i] = means[:, column] - half, means[:, column] + half
+            value, half = decoded[:, column], Z95 * decoded[:, column + 1]
+            out["value"][:, i], out["lower"][:, i], out["upper"][:, i] = value, value - half, value + half
             column += 2
             continue
-        out["probability"][:, i] = p = means[:, column]
+        out["probability"][:, i] = p = decoded[:, column]
         if indicator.threshold is not None:
             abnormal[:, i] = np.where(np.isnan(p), np.nan, p >= indicator.threshold)
         column += 1

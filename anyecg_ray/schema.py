@@ -94,7 +94,7 @@ STAGING = pa.schema(
         pa.field("window_start", pa.list_(pa.float32())),
         # ... its flags joined with "|", "" where there are none ...
         pa.field("quality", pa.list_(pa.string())),
-        # ... and a value per indicator of the card, null where the window was not used
+        # ... and the network's outputs, one a column of the card, null where the window was not used
         pa.field("values", pa.list_(pa.list_(pa.float32()))),
         *PROVENANCE,
     ]
@@ -106,15 +106,16 @@ ECG_LAB_ESTIMATE = pa.schema(
         pa.field("record_id", pa.string(), nullable=False),
         pa.field("patient_id", pa.string()),
         pa.field("encounter_id", pa.string()),
-        pa.field("ecg_time", TIME),
-        pa.field("analyte", pa.string(), nullable=False),
+        pa.field("ecg_time", TIME),  # of the span's first sample; of the window's in a table of windows
+        pa.field("window_start", pa.float32()),  # seconds from the span's start; null for the span as a whole
+        pa.field("analyte", pa.string()),  # null where the indicator is a diagnosis
         pa.field("indicator", pa.string(), nullable=False),
         pa.field("loinc", pa.string()),
         pa.field("unit", pa.string()),
         pa.field("value", pa.float32()),  # null for an indicator that is a probability
         pa.field("lower", pa.float32()),
         pa.field("upper", pa.float32()),
-        pa.field("probability", pa.float32()),  # mean over the usable windows; null unless status is ok
+        pa.field("probability", pa.float32()),  # of the mean logit over the usable windows; null unless status is ok
         pa.field("abnormal", pa.bool_()),  # null where the bundle has no threshold
         pa.field("n_windows", pa.int32(), nullable=False),
         pa.field("quality_flags", pa.list_(pa.string())),
@@ -122,7 +123,8 @@ ECG_LAB_ESTIMATE = pa.schema(
         *PROVENANCE,
     ]
 )
-"""The published table, one row per (span_id, indicator, model_version), whatever the status."""
+"""The published table, one row per (span_id, indicator, model_version), whatever the status; in a table of windows
+one per window besides."""
 
 ENCOUNTERS = pa.schema(
     [

@@ -222,8 +222,7 @@ def _labels(uri: str | None) -> list[str]:
 
 
 def _diagnosis(label: str) -> IndicatorCard:
-    key = analytes.slug(label)
-    return IndicatorCard(key=key, analyte=key, name=label, direction="present")
+    return IndicatorCard(key=label, analyte=None, name=label, direction="present")
 
 
 def _version(bundle: Bundle) -> str:
