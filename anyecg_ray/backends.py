@@ -9,18 +9,19 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from anyecg_ray import __version__, model
-from anyecg_ray.config import InputError, Settings, fingerprint
+from anyecg_ray.config import InputError, JobError, Settings, fingerprint
 from anyecg_ray.model import Bundle
+from anyecg_ray.net1d import Net1D
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,10 @@ CPU_BATCH = 8
 """Windows that one core works on at a time: at 8 the activations of the early stages still fit its cache."""
 
 CUDA_BATCH = 512
+
+FAITHFUL = 0.2
+"""Share of the largest logit by which a backend may miss PyTorch's float32 on noise: bfloat16 misses it by 0.004 to 0.1,
+a backend that is wrong by 0.5 and more."""
 
 
 class Compute(Settings):
@@ -100,6 +105,17 @@ class Estimator:
         self.recipe = bundle.recipe
         self.choice = choose(compute)
         self._network = _network(bundle, self.choice)
+        apart = _apart(bundle, self._network, self.choice)
+        if apart > FAITHFUL and self.choice.precision == "bfloat16" and compute.precision == "auto":
+            log.warning("%s computes this model wrongly in bfloat16: taking float32", self.choice.backend)
+            self.choice = replace(self.choice, precision="float32", note="bfloat16 was wrong by more than rounding")
+            self._network = _network(bundle, self.choice)
+            apart = _apart(bundle, self._network, self.choice)
+        if apart > FAITHFUL:
+            raise JobError(
+                f"{self.choice.backend} in {self.choice.precision} computes logits that are {apart:.0%} off on this "
+                "machine; choose another --compute.backend or --compute.precision"
+            )
 
     def logits(self, windows: np.ndarray) -> np.ndarray:
         """The network's output for each window: what is averaged over windows, and kept.
@@ -113,6 +129,18 @@ class Estimator:
     def estimate(self, windows: np.ndarray) -> np.ndarray:
         """Calibrated estimates of each window, (n, columns) float32, as `model.decode` orders them."""
         return model.decode(self.card, self.logits(windows))
+
+
+def _apart(bundle: Bundle, network: Network, choice: Choice) -> float:
+    """How far a backend's logits are from PyTorch's in float32, as a share of the largest; of one window of noise.
+
+    A backend may be wrong on one processor and right on the next (OpenVINO 2026.4 was, for 4 to 15 leads).
+    """
+    shape = (len(bundle.recipe.leads), bundle.recipe.samples)
+    windows = np.random.default_rng(0).standard_normal((CPU_BATCH * choice.threads, *shape), np.float32)
+    with torch.inference_mode():
+        right = bundle.network()(torch.from_numpy(windows[:1])).numpy()
+    return float(np.abs(network(windows)[:1] - right).max() / np.abs(right).max())
 
 
 def _network(bundle: Bundle, choice: Choice) -> Network:
@@ -198,13 +226,17 @@ def _keep(request: Any, where: tuple[np.ndarray, slice]) -> None:
     out[batch] = request.get_output_tensor(0).data
 
 
+TRACE = 2
+"""Raised when the same network is traced into another graph."""
+
+
 def _graph(bundle: Bundle) -> Any:
     """The network as an OpenVINO graph: from the cache, where tracing it took three seconds the first time."""
     import openvino
 
     folder = Path(os.environ.get("ANYECG_CACHE", Path.home() / ".cache" / "anyecg_ray"))
     shape = (len(bundle.recipe.leads), bundle.recipe.samples)
-    made_from = [bundle.card.weights_sha256, bundle.card.encoder, shape, openvino.__version__, __version__]
+    made_from = [TRACE, bundle.card.weights_sha256, bundle.card.encoder, shape, openvino.__version__, __version__]
     path = folder / f"openvino-{fingerprint(made_from)}.xml"
     if path.is_file() and path.with_suffix(".bin").is_file():
         return _openvino_core().read_model(path)
@@ -213,15 +245,39 @@ def _graph(bundle: Bundle) -> Any:
     return graph
 
 
-def _traced(net: nn.Module, shape: tuple[int, int]) -> Any:
+class _Widened(nn.Module):
+    """The network with its leads padded to 16 channels: OpenVINO's bfloat16 convolution is wrong for 4 to 15."""
+
+    def __init__(self, net: Net1D, leads: int) -> None:
+        super().__init__()
+        self.missing = CHANNELS - leads
+        conv = net.first_conv.conv
+        wide = nn.Conv1d(CHANNELS, conv.out_channels, conv.kernel_size, conv.stride, bias=conv.bias is not None)  # type: ignore[arg-type]
+        with torch.no_grad():
+            wide.weight.copy_(nn.functional.pad(conv.weight, (0, 0, 0, self.missing)))
+            if conv.bias is not None and wide.bias is not None:
+                wide.bias.copy_(conv.bias)
+        net.first_conv.conv = wide
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, leads, samples) -> (batch, columns)."""
+        return cast(torch.Tensor, self.net(nn.functional.pad(x, (0, 0, 0, self.missing))))
+
+
+CHANNELS = 16
+
+
+def _traced(net: Net1D, shape: tuple[int, int]) -> Any:
     import warnings
 
     import openvino
 
+    widened = _Widened(net, shape[0]).eval() if 3 < shape[0] < CHANNELS else net
     with warnings.catch_warnings():
         # the length is fixed here, so the padding that depends on it may well be a constant of the trace
         warnings.simplefilter("ignore", torch.jit._trace.TracerWarning)
-        return openvino.convert_model(net, example_input=torch.zeros(2, *shape), input=[-1, *shape])
+        return openvino.convert_model(widened, example_input=torch.zeros(2, *shape), input=[-1, *shape])
 
 
 def _store(graph: Any, path: Path) -> None:

@@ -149,9 +149,20 @@ def _score(
                 run.add(rows)
                 if run.spans.total() >= STOP_AFTER:
                     _check_errors(run.spans, settings.max_error_rate)
+    except ray.exceptions.RayError as error:
+        raise _explained(error) from None
     finally:
         ledger.record(run.id, _told(settings, run, card, manifest))
     return run
+
+
+def _explained(error: ray.exceptions.RayError) -> InputError | JobError:
+    """One line instead of Ray's pages: what a worker raised, or how Ray itself failed."""
+    cause = error.as_instanceof_cause() if isinstance(error, ray.exceptions.RayTaskError) else error
+    if isinstance(cause, (InputError, JobError)):
+        return type(cause)(str(cause.args[0] if cause.args else cause))
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return JobError(f"the pipeline failed ({type(error).__name__}: {lines[-1]}); run the same command to go on")
 
 
 def _provenance(card: Card, run_id: str) -> dict[str, Any]:

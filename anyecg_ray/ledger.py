@@ -1,8 +1,8 @@
 """Which shards of a back-fill are done, and the atomic step that makes one so.
 
-OUT/staging/MODEL_ID/MODEL_VERSION/job.json        what is scored with what; a resume must match it
+OUT/staging/MODEL_ID/MODEL_VERSION/_job.json       what is scored with what; a resume must match it
 OUT/staging/MODEL_ID/MODEL_VERSION/part-….parquet  a shard's rows; that the file is there is the ledger
-OUT/staging/MODEL_ID/MODEL_VERSION/again-…         beside a shard in which storage failed: the next run scores it again
+OUT/staging/MODEL_ID/MODEL_VERSION/_again-…        beside a shard in which storage failed: the next run scores it again
 OUT/ecg_lab_estimate/MODEL_VERSION/part-….parquet  the same shard as published
 OUT/runs/RUN_ID.json                               one run: settings, backend, versions, counts, times
 """
@@ -21,7 +21,8 @@ from anyecg_ray.model import Card
 from anyecg_ray.publish import Granularity, publishable
 from anyecg_ray.schema import Status
 
-PART, AGAIN, JOB = "part-", "again-", "job.json"
+PART, AGAIN, JOB = "part-", "_again-", "_job.json"
+"""Readers of Parquet pass over names that begin with an underscore."""
 
 
 class Ledger:

@@ -56,3 +56,12 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     storage.filesystem("s3://")[0].mkdir(bucket)
     yield f"s3://{bucket}"
     storage.forget_clients()
+
+
+@pytest.fixture(scope="module")
+def on_ray() -> Iterator[None]:
+    """One Ray for a module's tests: starting it takes longer than most of them."""
+    from anyecg_ray import cluster
+
+    with cluster.connected():
+        yield
