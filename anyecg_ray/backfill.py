@@ -20,7 +20,7 @@ import ray
 
 from anyecg_ray import __version__, cluster, schema, storage
 from anyecg_ray.backends import Compute
-from anyecg_ray.config import InputError, JobError, Settings, fingerprint
+from anyecg_ray.config import InputError, JobError, fingerprint
 from anyecg_ray.ledger import Ledger, with_provenance
 from anyecg_ray.manifest import ManifestFile, open_manifest
 from anyecg_ray.model import Card, load
@@ -37,7 +37,7 @@ STOP_AFTER = 10_000
 """Spans after which a run stops early where too many of them were errors; fewer may just be a bad folder."""
 
 
-class Backfill(Settings):
+class Backfill(Compute):
     """Score every span of a manifest: one row per span, whatever happens."""
 
     manifest: str
@@ -63,9 +63,6 @@ class Backfill(Settings):
 
     predict: Predict = Predict()
     """How the pipeline is laid out."""
-
-    compute: Compute = Compute()
-    """How the model is run."""
 
 
 def backfill(settings: Backfill) -> Counter[str]:
@@ -142,7 +139,7 @@ def _score(
     progress = Progress(sum(shard.length for shard in todo), "spans")
     try:
         with cluster.connected():
-            dataset = estimates(todo, source, settings.bundle, settings.predict, settings.compute)
+            dataset = estimates(todo, source, settings.bundle, settings.predict, settings)
             blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
             for shard, rows in finished(todo, progress.watched(blocks)):
                 ledger.commit(shard.name, with_provenance(rows, _provenance(card, run.id)))

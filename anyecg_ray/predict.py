@@ -214,8 +214,7 @@ class Predictor:
 
     def __init__(self, bundle: str, compute: Compute) -> None:
         self._estimator = Estimator(load(bundle), compute)
-        choice = self._estimator.choice
-        self._computed_by = f"{choice.backend} {choice.device} {choice.precision}"
+        self._computed_by = str(self._estimator.choice)
 
     def __call__(self, piece: pa.Table) -> pa.Table:
         """The piece with `values` in place of `x`: a list per window of numbers per column of the card.
