@@ -10,6 +10,7 @@ with FaultyS3(endpoint) as proxy:
 import http.client
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -31,6 +32,7 @@ class FaultyS3:
 
     def __init__(self, endpoint: str) -> None:
         self.requests: list[str] = []
+        self.sent: Counter[str] = Counter()  # bytes by path
         self.faults: list[Fault] = []
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, urlsplit(endpoint).netloc))
@@ -104,6 +106,7 @@ def _handler(proxy: FaultyS3, upstream: str) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", length)
             self.end_headers()
             if self.command != "HEAD":
+                proxy.sent[urlsplit(self.path).path] += len(body)
                 self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:

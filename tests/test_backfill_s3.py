@@ -1,0 +1,158 @@
+"""The same back-fill over S3: archive, manifest, bundle and output in a bucket, and storage that fails."""
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from bad_records import copy_good
+from faulty_s3 import FaultyS3
+
+from anyecg_ray import cluster, storage
+from anyecg_ray.backfill import Backfill, backfill
+from anyecg_ray.cli import main
+from anyecg_ray.manifest import Manifest, manifest
+from anyecg_ray.weights import Init, init
+
+AWS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"}
+
+
+@pytest.fixture(scope="module")
+def proxy(s3_endpoint):
+    """A proxy before the S3 server, through which this process and all of Ray's workers go."""
+    with FaultyS3(s3_endpoint) as faulty, pytest.MonkeyPatch.context() as patch:
+        for name in [n for n in os.environ if n.startswith("AWS_")]:
+            patch.delenv(name)
+        for name, value in (AWS | {"AWS_ENDPOINT_URL": faulty.url, "AWS_EC2_METADATA_DISABLED": "true"}).items():
+            patch.setenv(name, value)
+        storage.forget_clients()
+        with cluster.connected():  # after the environment, which its workers inherit
+            yield faulty
+    storage.forget_clients()
+
+
+@pytest.fixture
+def bucket(proxy):
+    proxy.faults.clear()
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    storage.filesystem("s3://")[0].mkdir(name)
+    return f"s3://{name}"
+
+
+def upload(folder: Path, uri: str) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            storage.write_atomic(storage.join(uri, str(file.relative_to(folder))), file.read_bytes())
+
+
+@pytest.fixture
+def folder(data, tmp_path):
+    """Twelve good records, and the longer ones of another archive."""
+    copy_good(data, tmp_path / "archive", 1)
+    source = data / "cinc2021" / "training" / "cpsc_2018_extra"
+    shutil.copytree(source, tmp_path / "archive" / "extra")
+    return tmp_path / "archive"
+
+
+def settings(place: str, archive: str) -> Backfill:
+    """Index `archive` and make a bundle below `place`; the back-fill of the two."""
+    manifest(Manifest(archive=archive, out=storage.join(place, "m.parquet"), workers=0))
+    init(Init(out=storage.join(place, "bundle"), preset="tiny"))
+    return Backfill(
+        manifest=storage.join(place, "m.parquet"), bundle=storage.join(place, "bundle"), out=storage.join(place, "out")
+    )  # fmt: skip
+
+
+def table(uri: str) -> pd.DataFrame:
+    files, fs = [], storage.filesystem(uri)[0]
+    for path in sorted(fs.glob(storage.filesystem(storage.join(uri, "ecg_lab_estimate"))[1] + "/**/*.parquet")):
+        with fs.open(path) as file:
+            files.append(pd.read_parquet(file))
+    return pd.concat(files).drop(columns=["run_id", "estimated_at"]).reset_index(drop=True)
+
+
+def test_a_bucket_gives_the_same_rows_as_a_folder(folder, bucket, tmp_path):
+    upload(folder, bucket + "/archive")
+    local = settings(str(tmp_path / "local"), str(folder))
+    remote = settings(bucket, bucket + "/archive")
+    assert backfill(local) == backfill(remote)
+    pd.testing.assert_frame_equal(table(local.out), table(remote.out))
+
+
+def test_a_span_reads_only_its_own_bytes(data, bucket, proxy):
+    upload(data / "mitdb" / "records", bucket + "/archive")
+    job = settings(bucket, bucket + "/archive")
+    proxy.sent.clear()
+    backfill(job)
+    signals = {Path(path).name: n for path, n in proxy.sent.items() if path.endswith(".dat")}
+    assert len(signals) == 6
+    for name, sent in signals.items():
+        size = (data / "mitdb" / "records" / name).stat().st_size
+        # every byte once, whatever the number of spans; windows that do not fill ten seconds are not asked for
+        assert 0.9 * size < sent <= size
+
+
+def test_a_missing_object_is_a_row(folder, bucket):
+    upload(folder, bucket + "/archive")
+    storage.remove(bucket + "/archive/copy0/00003_hr.dat")
+    job = settings(bucket, bucket + "/archive")
+    counts = backfill(job)
+    assert counts["missing_signal"] == 1
+    rows = table(job.out)
+    assert set(rows[rows.status == "missing_signal"].record_id) == {"copy0/00003_hr"}
+
+
+def test_a_503_that_passes_leaves_no_trace(folder, bucket, proxy):
+    upload(folder, bucket + "/archive")
+    job = settings(bucket, bucket + "/archive")
+    proxy.fail("/copy0/00003_hr.dat", times=2)
+    assert backfill(job)["transient"] == 0
+
+
+def test_a_503_that_stays_is_tried_again_by_the_next_run(folder, bucket, proxy, capsys):
+    upload(folder, bucket + "/archive")
+    job = settings(bucket, bucket + "/archive").model_copy(update={"shard_spans": 20})
+    proxy.fail("/copy0/00003_hr.dat")
+    first = backfill(job)
+    assert first["transient"] == 1
+    proxy.faults.clear()
+    second = backfill(job)
+    assert "2 of 3 shards are done" in capsys.readouterr().out
+    assert second["transient"] == 0
+    assert second["ok"] == first["ok"] + 1
+    rows = table(job.out)
+    assert not rows.duplicated(["span_id", "indicator", "model_version"]).any()
+    assert backfill(job) == second
+    assert "nothing was left to score" in capsys.readouterr().out
+
+
+def test_refused_credentials(folder, bucket, proxy, capsys):
+    upload(folder, bucket + "/archive")
+    job = settings(bucket, bucket + "/archive")
+    flags = [f"--{k}={v}" for k, v in (("manifest", job.manifest), ("bundle", job.bundle), ("out", job.out))]
+    proxy.fail("", status=403)
+    assert main(["backfill", *flags]) == 2
+    told = capsys.readouterr().err
+    assert "access refused" in told
+    assert "AWS_ACCESS_KEY_ID" in told
+    assert told.count("\n") == 1
+
+
+def test_credentials_that_may_not_write(folder, bucket, proxy, capsys):
+    upload(folder, bucket + "/archive")
+    job = settings(bucket, bucket + "/archive")
+    flags = [f"--{k}={v}" for k, v in (("manifest", job.manifest), ("bundle", job.bundle), ("out", job.out))]
+    proxy.fail("/out/", status=403, method="PUT")
+    assert main(["backfill", *flags]) == 2
+    assert f"cannot write to {bucket}/out" in capsys.readouterr().err
+
+
+def test_signals_that_may_not_be_read_wait_for_the_next_run(folder, bucket, proxy):
+    upload(folder, bucket + "/archive")
+    job = settings(bucket, bucket + "/archive").model_copy(update={"max_error_rate": 1})
+    proxy.fail(".dat", status=403)
+    assert backfill(job)["transient"] == 12
+    proxy.faults.clear()
+    assert backfill(job)["transient"] == 0
