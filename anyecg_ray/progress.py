@@ -19,14 +19,20 @@ class Progress:
 
     def watched(self, parts: Iterable[T]) -> Iterator[T]:
         """The parts as they come, counted by their length."""
-        shown = False
         for part in parts:
-            self._done += len(part)
-            if time.monotonic() >= self._next:
-                self._show()
-                shown = True
+            self.reach(self._done + len(part))
             yield part
-        if shown and self._terminal:
+        self.close()
+
+    def reach(self, done: int) -> None:
+        """Say that so many are done in all."""
+        self._done = done
+        if time.monotonic() >= self._next:
+            self._show()
+
+    def close(self) -> None:
+        """Leave the terminal's line, where one was written."""
+        if self._terminal and len(self._marks) > 1:
             print(file=sys.stderr)
 
     def _every(self) -> float:

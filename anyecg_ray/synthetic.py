@@ -25,8 +25,9 @@ import numpy as np
 from anyecg_ray import storage
 from anyecg_ray.artefacts import disturb
 from anyecg_ray.beats import beats, breathing, draw, fibrillation, with_ectopics
-from anyecg_ray.config import InputError
+from anyecg_ray.config import InputError, Settings
 from anyecg_ray.physiology import affected, heart_rate
+from anyecg_ray.progress import Progress
 from anyecg_ray.synthetic_tables import LABS, SUMMARY, VISITS, lab_rows
 from anyecg_ray.synthetic_visits import FS, LIMIT, RESULTS, SIGNAL, SPLIT, Segment, Visit, generator, visit_row, visits
 
@@ -43,6 +44,25 @@ CHUNK = 8
 Rows = Sequence[tuple[str, ...]]
 
 
+class Synth(Settings):
+    """Write a synthetic archive in MC-MED's file tree: ECGs of lead II with labs that shape them, of no patient."""
+
+    out: str
+    """Where the archive goes: a folder or s3:// prefix, empty or absent."""
+
+    encounters: int = 100
+    """Visits to the emergency department, most of them with a recording."""
+
+    seed: int = 0
+    """The same seed gives the same bytes."""
+
+    minutes: float = 10.0
+    """Median length of a visit's recording; a minute takes 60 kB."""
+
+    workers: int | None = None
+    """Processes that draw ECGs; by default one for each core."""
+
+
 class Summary(NamedTuple):
     """What was written."""
 
@@ -54,6 +74,18 @@ class Summary(NamedTuple):
     """Of signal."""
     results: int
     """Rows of labs.csv."""
+
+
+def synth(settings: Synth) -> Summary:
+    """Write the archive and print what is in it. Raises InputError, StorageError."""
+    progress = Progress(settings.encounters, "encounters")
+    found = write_archive(**settings.model_dump(), progress=lambda done, _: progress.reach(done))
+    progress.close()
+    print(
+        f"{found.uri}: {found.encounters:,} encounters of {found.patients:,} patients, {found.segments:,} recordings "
+        f"of {found.hours:,.1f} h, {found.results:,} lab results; synthetic, of no patient"
+    )
+    return found
 
 
 def write_archive(
