@@ -26,6 +26,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
+    "demo": Verb("demo", "Demo", "demo", "the whole way on a synthetic archive, with a picture"),
     "synth": Verb("synthetic", "Synth", "synth", "write a synthetic archive in MC-MED's file tree"),
     "manifest": Verb("manifest", "Manifest", "manifest", "index an archive: one row per span of work"),
     "import-weights": Verb("weights", "ImportWeights", "import_weights", "turn a published checkpoint into a bundle"),
