@@ -5,6 +5,7 @@ wander, muscle, electrode motion); how often and how strong they come is ours, c
 10 s in ten show the heart. Nothing here depends on a lab.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -63,7 +64,7 @@ def _spans(rng: np.random.Generator, n: int, per_hour: float, seconds: tuple[flo
     """Events at random places, their lengths log-uniform within `seconds`."""
     count = rng.poisson(per_hour * n / fs / 3600)
     start = np.sort(rng.integers(0, n, count))
-    length = np.exp(rng.uniform(*np.log(seconds), count)) * fs
+    length = np.exp(rng.uniform(math.log(seconds[0]), math.log(seconds[1]), count)) * fs
     return [slice(int(s), min(n, int(s + d) + 1)) for s, d in zip(start, length, strict=True)]
 
 

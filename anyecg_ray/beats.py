@@ -13,12 +13,12 @@ next threshold. Thresholds 1 apart give sinus rhythm, random ones atrial fibrill
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.signal import lfilter
 
-Floats = np.ndarray
+Floats = Any  # numpy and its scalars alike
 """One number a beat, float64 (beats,), or a plain float for all of them."""
 
 RATE_HZ = 4.0

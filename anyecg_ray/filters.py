@@ -147,14 +147,14 @@ def _without_median(x, size, out):  # type: ignore[no-untyped-def]  # noqa: ANN0
                 while bits == 0:
                     word += 1
                     bits = held[word]
-                median = (word << 6) + 63 - _leading_zeros(bits & (~bits + one))
+                median = (word << 6) + 63 - _leading_zeros(bits & (~bits + one))  # type: ignore[call-arg]
             elif (gone >= median) & (new < median):
                 word = (median - 1) >> 6
                 bits = held[word] & (ones >> np.uint64(63 - ((median - 1) & 63)))
                 while bits == 0:
                     word -= 1
                     bits = held[word]
-                median = (word << 6) + 63 - _leading_zeros(bits)
+                median = (word << 6) + 63 - _leading_zeros(bits)  # type: ignore[call-arg]
             out[row, i] = padded[half + i] - padded[order[median]]
 
 

@@ -196,7 +196,9 @@ def _numbered(names: np.ndarray) -> np.ndarray:
     return np.asarray(np.unique(names.astype(str), return_inverse=True)[1])
 
 
-def batches(uri: str, split: str, batch: int, indicators: Sequence[IndicatorCard], extra: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+def batches(
+    uri: str, split: str, batch: int, indicators: Sequence[IndicatorCard], extra: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
     """The split's windows with what `score` and `training_rows` need."""
     wanted = [*IDENTITY, *SIGNAL, *(label(i) for i in indicators), *extra]
     return segments.batches(uri, split, batch, wanted)

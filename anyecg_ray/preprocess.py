@@ -79,7 +79,7 @@ def preprocess(record: Record, recipe: Recipe) -> Windows:
     usable = ~bad.any(axis=(1, 2))
     told: dict[str, Any] = {
         "start": (starts / record.fs).astype(np.float32),
-        "flags": [_names(window, how.calibrated) for window in bad.any(axis=1)],
+        "flags": [_names(window, how.calibrated) for window in np.any(bad, axis=1)],
         "usable": usable,
     }
     if not usable.any():
@@ -151,6 +151,6 @@ def _verdict(bad: NDArray[np.bool_], recipe: Recipe) -> tuple[Status, str]:
     """The flag that most windows have, where every window has one, and the leads that have it."""
     windows = Counter({flag: int(n) for flag, n in zip(quality.FLAGS, bad.any(axis=1).sum(axis=0), strict=True)})
     flag, n = windows.most_common(1)[0]
-    having = bad[:, :, quality.FLAGS.index(flag)].any(axis=0)
+    having = np.any(bad[:, :, quality.FLAGS.index(flag)], axis=0)
     names = ", ".join(lead for lead, on in zip(recipe.leads, having, strict=True) if on)
     return flag, f"{names}: {flag} in {n} of {len(bad)} windows"
