@@ -9,7 +9,7 @@ import platform
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -82,7 +82,8 @@ def backfill(settings: Backfill) -> Counter[str]:
     todo = [shard for shard in shards if shard.name not in done]
     if done and todo:
         print(f"{settings.out}: {len(shards) - len(todo):,} of {len(shards):,} shards are done, going on", flush=True)
-    run = _score(todo, source, card, ledger, settings, manifest) if todo else None
+    progress = Progress(sum(shard.length for shard in todo), "spans")
+    run = score(todo, source, card, ledger, settings, progress.watched) if todo else None
     counts = ledger.counts()
     _report(counts, run, ledger, settings)
     return counts
@@ -131,17 +132,24 @@ class Run:
         return time.time() - self.started
 
 
-def _score(
-    todo: list[Shard], source: Source, card: Card, ledger: Ledger, settings: Backfill, manifest: ManifestFile
+def score(
+    todo: list[Shard],
+    source: Source,
+    card: Card,
+    ledger: Ledger,
+    settings: Backfill,
+    watched: Callable[[Iterable[pa.Table]], Iterator[pa.Table]],
 ) -> Run:
-    """Run the pipeline over the shards and commit each; what was done is recorded even where it stops early."""
+    """Run the pipeline over the shards and commit each; what was done is recorded even where it stops early.
+
+    watched: passes the pipeline's blocks on, and may look at them.
+    """
     run = Run()
-    progress = Progress(sum(shard.length for shard in todo), "spans")
     try:
         with cluster.connected():
             dataset = estimates(todo, source, settings.bundle, settings.predict, settings)
             blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-            for shard, rows in finished(todo, progress.watched(blocks)):
+            for shard, rows in finished(todo, watched(blocks)):
                 ledger.commit(shard.name, with_provenance(rows, _provenance(card, run.id)))
                 run.add(rows)
                 if run.spans.total() >= STOP_AFTER:
@@ -149,7 +157,7 @@ def _score(
     except ray.exceptions.RayError as error:
         raise _explained(error) from None
     finally:
-        ledger.record(run.id, _told(settings, run, card, manifest))
+        ledger.record(run.id, _told(settings, run, card))
     return run
 
 
@@ -187,8 +195,9 @@ def _job(settings: Backfill, manifest: ManifestFile, card: Card) -> dict[str, An
     }
 
 
-def _told(settings: Backfill, run: Run, card: Card, manifest: ManifestFile) -> dict[str, Any]:
+def _told(settings: Backfill, run: Run, card: Card) -> dict[str, Any]:
     """The run manifest."""
+    manifest = open_manifest(settings.manifest)
     return {
         "run_id": run.id,
         "settings": settings.model_dump(),

@@ -32,6 +32,7 @@ VERBS = {
     "import-weights": Verb("weights", "ImportWeights", "import_weights", "turn a published checkpoint into a bundle"),
     "init": Verb("weights", "Init", "init", "make an untrained bundle for tests, demos and benchmarks"),
     "backfill": Verb("backfill", "Backfill", "backfill", "score a manifest: one row per span, whatever happens"),
+    "bench": Verb("bench", "Bench", "bench", "measure the stages, alone and end to end"),
 }
 
 

@@ -36,7 +36,9 @@ class JobError(Exception):
 class Settings(BaseModel):
     """Base of every verb's settings: an unknown key is an error, docstrings under fields are the help."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, frozen=True, protected_namespaces=(), populate_by_name=True
+    )
 
 
 S = TypeVar("S", bound=Settings)
@@ -69,7 +71,7 @@ def fingerprint(content: Any) -> str:
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every key of the settings, nested ones with a dot, as flags spell them."""
     for name, field in model.model_fields.items():
-        key = prefix + name.replace("_", "-")
+        key = prefix + (field.alias or name).replace("_", "-")
         nested = _model_in(field.annotation)
         if nested is None:
             yield key

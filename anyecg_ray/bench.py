@@ -1,0 +1,295 @@
+"""Measure the stages, alone and end to end, in one run: figures from two runs are not comparable.
+
+Every rate is of steady state. The model alone is fed windows from memory, before and after the rest, and the mean
+of both counts; end to end is the very pipeline of `anyecg backfill`, its commits included, from the moment a fifth
+of the windows has come, when all queues are full; `published` is how ECGFounder's own code does it (published.py).
+The same records go through all of them, from the page cache.
+"""
+
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
+
+from anyecg_ray import __version__, published, storage, weights
+from anyecg_ray.backends import Compute, Estimator, cores
+from anyecg_ray.backfill import Backfill, plan, score
+from anyecg_ray.filters import without_median, zero_phase
+from anyecg_ray.ledger import Ledger
+from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows, write_manifest
+from anyecg_ray.model import Bundle, load
+from anyecg_ray.predict import Fetched, Predict, Source, fetch
+from anyecg_ray.preprocess import preprocess
+from anyecg_ray.record import Record, decode
+from anyecg_ray.sampling import Sampled, sampled
+from anyecg_ray.schema import Status
+from anyecg_ray.synthetic import write_archive
+
+WARM = 0.2
+"""Share of the windows that come before the clock of end to end starts."""
+
+STAGE_S = 5.0
+"""Seconds for which a stage alone runs."""
+
+
+class Bench(Compute):
+    """Measure the stages, alone and end to end, and print a table."""
+
+    what: CliPositionalArg[Literal["model", "preprocess", "read", "score"]]
+    """model, preprocess, read: one stage alone. score: all of them and end to end, in one run."""
+
+    json_file: str | None = Field(default=None, alias="json")
+    """Write the figures here too."""
+
+    archive: str | None = None
+    """Records to measure on; by default a synthetic archive is made for the run."""
+
+    dataset: Literal["wfdb", "mc-med", "mimic-iv-ecg", "ptb-xl"] = "wfdb"
+    """Kind of the archive."""
+
+    bundle: str | None = None
+    """Model to measure; by default an untrained one of the full size that reads lead II."""
+
+    windows: int = 20_000
+    """Windows that go end to end: records are scored again and again until there are so many."""
+
+    published_batches: list[int] = [512, 32]
+    """Batch sizes of the published way; the first is the published one. Empty: leave it out."""
+
+    predict: Predict = Predict()
+    """How the pipeline is laid out."""
+
+
+def bench(settings: Bench) -> dict[str, Any]:
+    """Run it, print the table, and return the figures. Raises InputError where an input cannot be used."""
+    with tempfile.TemporaryDirectory() as folder:
+        setup = _Setup(settings, folder)
+        figures = _MEASURES[settings.what](setup)
+    figures = {"machine": _machine(), "settings": settings.model_dump(), **figures}
+    _print(figures)
+    if settings.json_file:
+        storage.write_atomic(settings.json_file, (json.dumps(figures, indent=2, default=str) + "\n").encode())
+    return figures
+
+
+class _Setup:
+    """Archive, manifest and bundle of a run, and some of its records in memory."""
+
+    def __init__(self, settings: Bench, folder: str) -> None:
+        self.settings, self.folder = settings, folder
+        self.uri = settings.bundle or str(Path(folder, "bundle"))
+        if settings.bundle is None:
+            weights.init(weights.Init(out=self.uri, preset="full"))
+        self.bundle: Bundle = load(self.uri)
+        archive, dataset = settings.archive, settings.dataset
+        if archive is None:
+            archive, dataset = str(Path(folder, "archive")), "mc-med"
+            write_archive(archive, 40, seed=0, minutes=5)
+        self.manifest = str(Path(folder, "manifest.parquet"))
+        manifest(Manifest(archive=archive, dataset=dataset, out=self.manifest, workers=0))
+        self.source = Source(self.manifest, archive, self.bundle.recipe)
+        self.rows = pa.concat_tables(
+            read_rows(self.manifest, g, 0, n) for g, n in enumerate(open_manifest(self.manifest).row_groups)
+        )
+
+    def fetched(self) -> list[Fetched]:
+        """The first spans that can be read, with their bytes."""
+        found = fetch(self.rows.slice(0, 64), self.source)
+        return [f for f in found if f.status is Status.OK]
+
+    def windows(self, n: int = 512) -> np.ndarray:
+        """(n, leads, samples) float32 from these records, repeated where there are fewer."""
+        x = np.concatenate([preprocess(record, self.source.recipe).x for record in map(_decoded, self.fetched())])
+        return np.resize(x, (n, *x.shape[1:]))
+
+    def repeated(self) -> str:
+        """A manifest of the same spans again and again, of about as many windows as are asked for."""
+        each = float(np.nansum(self.rows.column("n_samples").to_numpy() / self.rows.column("fs").to_numpy())) / 10
+        times = max(1, round(self.settings.windows / each))
+        ids = self.rows.column("span_id").to_pylist()
+        place = self.rows.schema.get_field_index("span_id")
+        uri = str(Path(self.folder, "repeated.parquet"))
+        tables = (self.rows.set_column(place, "span_id", pa.array([f"{i}~{k}" for i in ids])) for k in range(times))
+        write_manifest(uri, self.source.archive, self.settings.dataset, tables)
+        return uri
+
+
+def _decoded(f: Fetched) -> Record:
+    return decode(f.header, f.blobs, f.start, f.stop, f.leads)
+
+
+def _rate(work: Callable[[], int]) -> float:
+    """Things per second: `work` does some and says how many; the first call, which may compile, is left out."""
+    work()
+    done, started = 0, time.perf_counter()
+    while time.perf_counter() - started < STAGE_S:
+        done += work()
+    return done / (time.perf_counter() - started)
+
+
+def _model(setup: _Setup) -> dict[str, Any]:
+    started = time.perf_counter()
+    estimator = Estimator(setup.bundle, setup.settings)
+    start_s = time.perf_counter() - started
+    x = setup.windows()
+
+    def some() -> int:
+        for part in np.split(x, 2):
+            estimator.logits(part)
+        return len(x)
+
+    return {"model_windows_per_s": _rate(some), "model_start_s": start_s, "computed_by": str(estimator.choice)}
+
+
+def _preprocess(setup: _Setup) -> dict[str, Any]:
+    records = [_decoded(f) for f in setup.fetched()]
+    raw = np.random.default_rng(0).standard_normal((64, 5000)).cumsum(axis=1)
+    recipe = setup.source.recipe
+
+    def ours() -> int:
+        return sum(preprocess(record, recipe).x.shape[0] for record in records) * len(recipe.leads)
+
+    def filter_alone() -> int:
+        out = raw.copy()
+        for coefficients in recipe.coefficients():
+            zero_phase(out, coefficients, out=out)
+        without_median(out, recipe.median_samples, out=out)
+        return len(raw)
+
+    def theirs() -> int:
+        published.filter_bandpass(raw[:8], 500)
+        return 8
+
+    whole, filters, published_way = (1000 / _rate(work) for work in (ours, filter_alone, theirs))
+    return {
+        "preprocess_ms_per_lead_window": whole,
+        "filters_ms_per_lead_window": filters,
+        "published_filters_ms_per_lead_window": published_way,
+        "published_over_filters": published_way / filters,
+    }
+
+
+def _read(setup: _Setup) -> dict[str, Any]:
+    rows = setup.rows.slice(0, 64)
+    fetched = setup.fetched()
+    size = sum(len(b) for f in fetched for b in f.blobs.values())
+    fetching = _rate(lambda: sum(len(b) for f in fetch(rows, setup.source) for b in f.blobs.values()))
+    decoding = _rate(lambda: sum(_decoded(f).signals.nbytes and 1 for f in fetched))
+    return {
+        "fetch_mb_per_s": fetching / 1e6,
+        "decode_spans_per_s": decoding,
+        "decode_mb_per_s": decoding * size / len(fetched) / 1e6,
+    }
+
+
+def _score(setup: _Setup) -> dict[str, Any]:
+    stages = {**_read(setup), **_preprocess(setup)}
+    before = _model(setup)
+    whole = _end_to_end(setup)
+    after = _model(setup)["model_windows_per_s"]
+    theirs = _published(setup)
+    alone = (before["model_windows_per_s"] + after) / 2
+    figures = {
+        **stages,
+        **before,
+        "model_windows_per_s": alone,
+        "model_before_after": [before["model_windows_per_s"], after],
+    }
+    figures |= {**whole, "end_to_end_over_model": whole["end_to_end_windows_per_s"] / alone}
+    if theirs:
+        rates = {f"published_{batch}_windows_per_s": rate for batch, rate in theirs.items()}
+        first, best = next(iter(theirs.values())), max(theirs.values())
+        figures |= {**rates, "published_windows_per_s": first}
+        figures["end_to_end_over_published"] = whole["end_to_end_windows_per_s"] / first
+        figures["end_to_end_over_published_best"] = whole["end_to_end_windows_per_s"] / best
+    return figures
+
+
+def _end_to_end(setup: _Setup) -> dict[str, Any]:
+    """The back-fill's own pipeline and commits over a repeated manifest."""
+    uri = setup.repeated()
+    out = str(Path(setup.folder, "out"))
+    job = Backfill(
+        manifest=uri, bundle=setup.uri, out=out, predict=setup.settings.predict,
+        **setup.settings.model_dump(include=set(Compute.model_fields)),
+    )  # fmt: skip
+    card = setup.bundle.card
+    todo = list(plan(open_manifest(uri), job.shard_spans))
+    marks: list[tuple[float, int]] = []
+    started = time.perf_counter()
+
+    def watched(blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        for block in blocks:
+            values = block.column("values").combine_chunks().flatten()
+            before = marks[-1][1] if marks else 0
+            marks.append((time.perf_counter(), before + len(values) - values.null_count))
+            yield block
+
+    with sampled() as use:
+        run = score(todo, Source(uri, setup.source.archive, setup.source.recipe), card, Ledger(out, card), job, watched)
+    ended, total = marks[-1]
+    warm = next(mark for mark in marks if mark[1] >= WARM * total)
+    return {
+        "end_to_end_windows_per_s": (total - warm[1]) / (ended - warm[0]),
+        "end_to_end_windows": total,
+        "end_to_end_start_s": marks[0][0] - started,
+        "end_to_end_spans": run.spans.total(),
+        **_used(use),
+    }
+
+
+def _used(use: Sampled) -> dict[str, Any]:
+    return {"cpu_share": use.cpu_share(), "driver_peak_mb": use.driver_mb, "all_peak_mb": use.all_mb}
+
+
+def _published(setup: _Setup) -> dict[int, float]:
+    """Windows per second of the published way by batch size; none for archives that are not on this disk."""
+    if not storage.is_local(setup.source.archive):
+        return {}
+    strips = _strips(setup)
+    batches = setup.settings.published_batches
+    return {b: published.windows_per_s(setup.bundle, np.resize(strips, 3 * b).tolist(), b, cores()) for b in batches}
+
+
+def _strips(setup: _Setup) -> Any:
+    strips = []
+    for row in setup.rows.to_pylist():
+        length = round(10 * (row["fs"] or 0))
+        for start in range(0, (row["n_samples"] or 0) - length + 1, max(1, length)) if row["fs"] == 500 else ():
+            first = row["start_sample"] + start
+            strips.append(published.Strip(storage.join(setup.source.archive, row["record_id"]), first, first + length))
+    out = np.empty(len(strips), object)
+    out[:] = strips
+    return out
+
+
+_MEASURES = {"model": _model, "preprocess": _preprocess, "read": _read, "score": _score}
+
+
+def _machine() -> dict[str, Any]:
+    names = ("ray", "torch", "openvino", "numpy", "scipy", "wfdb", "pyarrow")
+    cpu = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), "")
+    return {
+        "processor": cpu.partition(":")[2].strip() or platform.processor(),
+        "cores": cores(),
+        "versions": {"anyecg_ray": __version__, "python": platform.python_version(), **{n: version(n) for n in names}},
+    }
+
+
+def _print(figures: dict[str, Any]) -> None:
+    machine = figures["machine"]
+    print(f"\n{machine['processor']}, {machine['cores']} cores")
+    for name, value in figures.items():
+        if name not in ("machine", "settings"):
+            told = f"{value:,.3g}" if isinstance(value, float) and value < 100 else value
+            told = f"{value:,.0f}" if isinstance(value, float) and value >= 100 else told
+            print(f"  {name:40} {told}")
