@@ -163,7 +163,7 @@ def read_checkpoint(uri: str) -> dict[str, torch.Tensor]:
         with torch.serialization.safe_globals(_NUMPY_NUMBERS):
             content = torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+        if "GLOBAL" in str(error) or "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise InputError(
                 f"{uri}: refused, it holds pickled code besides tensors; save its state_dict alone"
             ) from None

@@ -1,0 +1,105 @@
+"""Every backend gives the network's own numbers, whatever the batch, and one that does not is not believed."""
+
+import numpy as np
+import pytest
+import torch
+
+from anyecg_ray import backends
+from anyecg_ray.backends import Compute, Estimator, choose
+from anyecg_ray.config import InputError, JobError
+from anyecg_ray.weights import untrained
+
+openvino = pytest.importorskip("openvino")
+
+
+@pytest.fixture(scope="module", params=[1, 2, 5, 12])
+def bundle(request):
+    leads = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"][: request.param]
+    return untrained("tiny", ["potassium_high", "calcium_value"], leads, "ecgfounder-finetune", 0)
+
+
+def windows(bundle, n):
+    return np.random.default_rng(1).standard_normal((n, len(bundle.recipe.leads), 5000), np.float32)
+
+
+def expected(bundle, x):
+    with torch.inference_mode():
+        return bundle.network()(torch.from_numpy(x)).numpy()
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+@pytest.mark.parametrize(("precision", "within"), [("float32", 1e-5), ("bfloat16", 0.05)])
+def test_logits_are_the_networks(bundle, backend, precision, within):
+    if precision == "bfloat16" and not backends._bfloat16_is_native():
+        pytest.skip("this processor has no AMX")
+    x = windows(bundle, 21)
+    estimator = Estimator(bundle, Compute(backend=backend, precision=precision))
+    assert (estimator.choice.backend, estimator.choice.precision) == (backend, precision)
+    right = expected(bundle, x)
+    np.testing.assert_allclose(estimator.logits(x), right, atol=within * np.abs(right).max())
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 15, 16, 17, 40])
+def test_every_size_of_batch(n):
+    bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
+    x = windows(bundle, n)
+    got = Estimator(bundle, Compute(precision="float32", threads=2)).logits(x)
+    assert got.shape == (n, 1)
+    if n:
+        np.testing.assert_allclose(got, expected(bundle, x), atol=1e-5)
+
+
+def test_estimates_are_decoded_logits():
+    bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
+    estimator, x = Estimator(bundle), windows(bundle, 3)
+    np.testing.assert_allclose(estimator.estimate(x), 1 / (1 + np.exp(-estimator.logits(x))), atol=1e-6)
+
+
+def wrong_in(precision, by):
+    """_network that adds `by` to the logits in one precision: a backend with a fault."""
+    right = backends._network
+
+    def made(bundle, choice):
+        run = right(bundle, choice)
+        return (lambda x: run(x) + by) if choice.precision == precision else run
+
+    return made
+
+
+def test_bfloat16_that_is_too_coarse_is_left_where_nobody_asked_for_it(monkeypatch):
+    bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
+    monkeypatch.setattr(backends, "_network", wrong_in("bfloat16", 0.05))
+    monkeypatch.setattr(backends, "_bfloat16_is_native", lambda: True)
+    estimator = Estimator(bundle, Compute())
+    assert estimator.choice.precision == "float32"
+    assert "bfloat16 moves" in str(estimator.choice)
+    assert Estimator(bundle, Compute(precision="bfloat16")).choice.precision == "bfloat16"
+
+
+def test_a_backend_that_is_wrong_is_refused(monkeypatch):
+    bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
+    monkeypatch.setattr(backends, "_network", wrong_in("float32", 1.0))
+    with pytest.raises(JobError, match=r"wrongly on this machine .*--backend"):
+        Estimator(bundle, Compute(precision="float32"))
+
+
+def test_without_openvino(monkeypatch):
+    monkeypatch.setattr(backends, "_openvino_core", lambda: None)
+    assert choose(Compute()).backend == "torch"
+    assert "pip install" in choose(Compute()).note
+    with pytest.raises(InputError, match="not installed"):
+        choose(Compute(backend="openvino"))
+
+
+def test_the_graph_is_kept_and_a_cache_that_cannot_be_written_does_no_harm(monkeypatch, tmp_path):
+    bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 7)
+    monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
+    first = Estimator(bundle, Compute(backend="openvino"))
+    (kept,) = tmp_path.glob("*.xml")
+    monkeypatch.setattr(backends, "_traced", lambda *_: pytest.fail("traced again"))
+    x = windows(bundle, 3)
+    np.testing.assert_array_equal(Estimator(bundle, Compute(backend="openvino")).logits(x), first.logits(x))
+    monkeypatch.undo()
+    monkeypatch.setenv("ANYECG_CACHE", "/proc/nowhere")
+    assert Estimator(bundle, Compute(backend="openvino")).logits(x).shape == (3, 1)
+    assert kept.exists()
