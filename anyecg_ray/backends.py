@@ -8,6 +8,7 @@ natively (AMX, CUDA), because it is about three times as fast and moves a probab
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -171,6 +172,9 @@ def _on_torch(bundle: Bundle, choice: Choice) -> Network:
     net = bundle.network()
     half = choice.precision == "bfloat16"
 
+    # windows from the object store are read-only, and nothing here writes to them
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+
     @torch.inference_mode()
     def run(windows: np.ndarray) -> np.ndarray:
         batches = torch.from_numpy(windows).split(CPU_BATCH * choice.threads)
@@ -280,8 +284,6 @@ class _ByThrees(nn.Module):
 
 
 def _traced(net: Net1D, shape: tuple[int, int]) -> Any:
-    import warnings
-
     import openvino
 
     if 3 < shape[0] < 16:

@@ -1,0 +1,78 @@
+"""The order of imports: facts, arrays, torch, Ray, commands; and what an import may cost."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "anyecg_ray"
+MODULES = sorted(p.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for p in PACKAGE.rglob("*.py"))
+
+# what a file may import of the heavy libraries, by the layer that it belongs to
+ON_RAY = {"cluster", "predict", "backfill", "bench", "demo", "train", "prepare", "segments", "serve", "manifest"}
+ON_TORCH = {
+    "net1d",
+    "model",
+    "backends",
+    "weights",
+    "published",
+    "losses",
+    "augment",
+    "optimise",
+    "train_loop",
+} | ON_RAY
+
+
+def imports(module):
+    """Top-level imports of a module of ours, as written."""
+    path = PACKAGE / (module.replace(".", "/") + ".py")
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            if node.module == "anyecg_ray":
+                yield from (f"anyecg_ray.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_heavy_libraries_stay_in_their_layer(module):
+    heavy = {name.split(".")[0] for name in imports(module)}
+    assert "ray" not in heavy or module in ON_RAY
+    assert "torch" not in heavy or module in ON_TORCH
+
+
+def test_imports_go_one_way():
+    ours = {m: {i.removeprefix("anyecg_ray.") for i in imports(m) if i.startswith("anyecg_ray.")} for m in MODULES}
+    seen, path = set(), []
+
+    def visit(module):
+        assert module not in path, f"circle: {' → '.join([*path, module])}"
+        if module in seen or module not in ours:
+            return
+        path.append(module)
+        for other in sorted(ours[module]):
+            visit(other)
+        path.pop()
+        seen.add(module)
+
+    for module in MODULES:
+        visit(module)
+
+
+@pytest.mark.parametrize("line", ["import anyecg_ray", "from anyecg_ray import cli; cli.main(['--help'])"])
+def test_the_package_and_its_help_are_light(line):
+    code = f"import sys\n{line}\nprint([m for m in ('ray', 'torch', 'numpy', 'pandas') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_no_file_is_a_drawer():
+    names = {Path(m.replace(".", "/")).name for m in MODULES}
+    assert not names & {"utils", "util", "helpers", "core", "base", "common", "misc"}
+    for module in MODULES:
+        text = (PACKAGE / (module.replace(".", "/") + ".py")).read_text()
+        assert ast.get_docstring(ast.parse(text)), f"{module} does not say what it is"
+        assert len(text.splitlines()) <= 400, module
