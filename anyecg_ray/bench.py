@@ -23,6 +23,7 @@ from pydantic_settings import CliPositionalArg
 from anyecg_ray import __version__, published, storage, weights
 from anyecg_ray.backends import Compute, Estimator, cores
 from anyecg_ray.backfill import Backfill, plan, score
+from anyecg_ray.config import InputError
 from anyecg_ray.filters import without_median, zero_phase
 from anyecg_ray.ledger import Ledger
 from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows, write_manifest
@@ -236,6 +237,8 @@ def _end_to_end(setup: _Setup) -> dict[str, Any]:
 
     with sampled() as use:
         run = score(todo, Source(uri, setup.source.archive, setup.source.recipe), card, Ledger(out, card), job, watched)
+    if len(marks) < 5:
+        raise InputError(f"setting windows: {setup.settings.windows} are too few to reach a steady state; give 3000")
     ended, total = marks[-1]
     warm = next(mark for mark in marks if mark[1] >= WARM * total)
     return {

@@ -1,0 +1,58 @@
+"""The benchmark runs and writes what it promises; how fast anything is, is not for a test to say."""
+
+import json
+
+import pytest
+
+from anyecg_ray import bench
+from anyecg_ray.cli import main
+from anyecg_ray.weights import Init, init
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    uri = str(tmp_path_factory.mktemp("b"))
+    init(Init(out=uri, preset="tiny"))
+    return uri
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(bench, "STAGE_S", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("what", "keys"),
+    [
+        ("model", {"model_windows_per_s", "model_start_s"}),
+        ("preprocess", {"preprocess_ms_per_lead_window", "published_over_filters"}),
+        ("read", {"fetch_mb_per_s", "decode_spans_per_s"}),
+    ],
+)
+def test_a_stage_alone(what, keys, bundle, data, capsys):
+    archive = str(data / "cinc2021" / "training" / "georgia")
+    assert main(["bench", what, "--archive", archive, "--bundle", bundle]) == 0
+    shown = capsys.readouterr().out
+    assert all(key in shown for key in keys)
+
+
+def test_score_writes_the_figures_that_others_read(bundle, data, tmp_path):
+    archive = str(data / "cinc2021" / "training" / "georgia")
+    out = tmp_path / "bench.json"
+    flags = ["--windows", "3000", "--published-batches", "[4]", "--json", str(out), "--bundle", bundle]
+    assert main(["bench", "score", "--archive", archive, *flags]) == 0
+    told = json.loads(out.read_text())
+    for key in ("model_windows_per_s", "end_to_end_windows_per_s", "published_windows_per_s"):
+        assert told[key] > 0
+    ratio = told["end_to_end_windows_per_s"] / told["model_windows_per_s"]
+    assert told["end_to_end_over_model"] == pytest.approx(ratio)
+    ratio = told["end_to_end_windows_per_s"] / told["published_windows_per_s"]
+    assert told["end_to_end_over_published"] == pytest.approx(ratio)
+    assert 2500 < told["end_to_end_windows"] < 3500
+    assert told["machine"]["cores"] >= 1
+    assert 0 < told["driver_peak_mb"] < told["all_peak_mb"]
+
+
+def test_an_unknown_stage(capsys):
+    assert main(["bench", "everything"]) == 2
+    assert "score" in capsys.readouterr().err

@@ -1,0 +1,49 @@
+"""The demo as `make demo` runs it, smaller."""
+
+import pandas as pd
+import pytest
+
+from anyecg_ray.cli import main
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    import contextlib
+    import io
+
+    folder, out = tmp_path_factory.mktemp("demo"), io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(["demo", "--out", str(folder), "--encounters", "6", "--minutes", "1"]) == 0
+    return folder, out.getvalue()
+
+
+def test_it_shows_the_table_the_counts_and_where_the_picture_is(shown):
+    folder, text = shown
+    assert "potassium_high" in text
+    assert "  ok " in text
+    assert "these numbers mean nothing" in text
+    assert f"{folder}/strip.png" in text
+    rows = pd.read_parquet(folder / "estimates" / "ecg_lab_estimate")
+    assert rows.probability.notna().any()
+
+
+def test_the_picture_is_a_picture(shown):
+    from matplotlib import image
+
+    pixels = image.imread(shown[0] / "strip.png")
+    assert pixels.shape[1] > 1000
+    assert len({tuple(p) for p in pixels[::7, ::7].reshape(-1, pixels.shape[2]).round(2)}) > 10
+
+
+def test_the_lines_it_prints_are_the_commands_that_it_ran(shown):
+    import shlex
+
+    from anyecg_ray import cli
+
+    lines = [line.removeprefix("$ anyecg ") for line in shown[1].splitlines() if line.startswith("$ anyecg ")]
+    assert [line.split()[0] for line in lines] == ["synth", "manifest", "init", "backfill"]
+    for line in lines:  # each is a whole command: its settings are accepted as they stand
+        verb, *flags = shlex.split(line)
+        entry = cli.VERBS[verb]
+        module = __import__(f"anyecg_ray.{entry.module}", fromlist=["x"])
+        cli.load(getattr(module, entry.settings), verb, flags)
