@@ -45,8 +45,9 @@ STAGE_S = 5.0
 class Bench(Compute):
     """Measure the stages, alone and end to end, and print a table."""
 
-    what: CliPositionalArg[Literal["model", "preprocess", "read", "score"]]
-    """model, preprocess, read: one stage alone. score: all of them and end to end, in one run."""
+    what: CliPositionalArg[Literal["model", "preprocess", "read", "score", "growth"]]
+    """model, preprocess, read: one stage alone. score: all of them and end to end, in one run. growth: end to end
+    over more and more spans."""
 
     json_file: str | None = Field(default=None, alias="json")
     """Write the figures here too."""
@@ -62,6 +63,9 @@ class Bench(Compute):
 
     windows: int = 20_000
     """Windows that go end to end: records are scored again and again until there are so many."""
+
+    spans: list[int] = [1_000, 10_000, 100_000]
+    """Spans of each run of growth, in rising order: memory that a run took is not given back to the next."""
 
     published_batches: list[int] = [512, 32]
     """Batch sizes of the published way; the first is the published one. Empty: leave it out."""
@@ -112,14 +116,20 @@ class _Setup:
         x = np.concatenate([preprocess(record, self.source.recipe).x for record in map(_decoded, self.fetched())])
         return np.resize(x, (n, *x.shape[1:]))
 
-    def repeated(self) -> str:
-        """A manifest of the same spans again and again, of about as many windows as are asked for."""
-        each = float(np.nansum(self.rows.column("n_samples").to_numpy() / self.rows.column("fs").to_numpy())) / 10
-        times = max(1, round(self.settings.windows / each))
+    def times(self) -> int:
+        """How often the records must be repeated to give the windows that are asked for."""
+        seconds = float(np.nansum(self.rows.column("n_samples").to_numpy() / self.rows.column("fs").to_numpy()))
+        return max(1, round(10 * self.settings.windows / seconds))
+
+    def repeated(self, spans: int) -> str:
+        """A manifest of the same spans again and again."""
         ids = self.rows.column("span_id").to_pylist()
         place = self.rows.schema.get_field_index("span_id")
-        uri = str(Path(self.folder, "repeated.parquet"))
-        tables = (self.rows.set_column(place, "span_id", pa.array([f"{i}~{k}" for i in ids])) for k in range(times))
+        uri = str(Path(self.folder, f"{spans}.parquet"))
+        tables = (
+            self.rows.set_column(place, "span_id", pa.array([f"{i}~{k}" for i in ids])).slice(0, spans - k * len(ids))
+            for k in range(-(-spans // len(ids)))
+        )
         write_manifest(uri, self.source.archive, self.settings.dataset, tables)
         return uri
 
@@ -195,7 +205,7 @@ def _read(setup: _Setup) -> dict[str, Any]:
 def _score(setup: _Setup) -> dict[str, Any]:
     stages = {**_read(setup), **_preprocess(setup)}
     before = _model(setup)
-    whole = _end_to_end(setup)
+    whole = _end_to_end(setup, setup.times() * len(setup.rows))
     after = _model(setup)["model_windows_per_s"]
     theirs = _published(setup)
     alone = (before["model_windows_per_s"] + after) / 2
@@ -215,10 +225,14 @@ def _score(setup: _Setup) -> dict[str, Any]:
     return figures
 
 
-def _end_to_end(setup: _Setup) -> dict[str, Any]:
-    """The back-fill's own pipeline and commits over a repeated manifest."""
-    uri = setup.repeated()
-    out = str(Path(setup.folder, "out"))
+def _growth(setup: _Setup) -> dict[str, Any]:
+    return {f"{n}_spans": _end_to_end(setup, n) for n in setup.settings.spans}
+
+
+def _end_to_end(setup: _Setup, spans: int) -> dict[str, Any]:
+    """The back-fill's own pipeline and commits over a repeated manifest of so many spans."""
+    uri = setup.repeated(spans)
+    out = str(Path(setup.folder, f"out-{spans}"))
     job = Backfill(
         manifest=uri, bundle=setup.uri, out=out, predict=setup.settings.predict,
         **setup.settings.model_dump(include=set(Compute.model_fields)),
@@ -237,7 +251,7 @@ def _end_to_end(setup: _Setup) -> dict[str, Any]:
 
     with sampled() as use:
         run = score(todo, Source(uri, setup.source.archive, setup.source.recipe), card, Ledger(out, card), job, watched)
-    if len(marks) < 5:
+    if len(marks) < 3:
         raise InputError(f"setting windows: {setup.settings.windows} are too few to reach a steady state; give 3000")
     ended, total = marks[-1]
     warm = next(mark for mark in marks if mark[1] >= WARM * total)
@@ -275,7 +289,7 @@ def _strips(setup: _Setup) -> Any:
     return out
 
 
-_MEASURES = {"model": _model, "preprocess": _preprocess, "read": _read, "score": _score}
+_MEASURES = {"model": _model, "preprocess": _preprocess, "read": _read, "score": _score, "growth": _growth}
 
 
 def _machine() -> dict[str, Any]:
@@ -291,8 +305,16 @@ def _machine() -> dict[str, Any]:
 def _print(figures: dict[str, Any]) -> None:
     machine = figures["machine"]
     print(f"\n{machine['processor']}, {machine['cores']} cores")
-    for name, value in figures.items():
-        if name not in ("machine", "settings"):
+    for name, value in _flat(figures):
+        if not name.startswith(("machine", "settings")):
             told = f"{value:,.3g}" if isinstance(value, float) and value < 100 else value
             told = f"{value:,.0f}" if isinstance(value, float) and value >= 100 else told
             print(f"  {name:40} {told}")
+
+
+def _flat(figures: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
