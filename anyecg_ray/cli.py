@@ -31,6 +31,7 @@ VERBS = {
     "manifest": Verb("manifest", "Manifest", "manifest", "index an archive: one row per span of work"),
     "import-weights": Verb("weights", "ImportWeights", "import_weights", "turn a published checkpoint into a bundle"),
     "init": Verb("weights", "Init", "init", "make an untrained bundle for tests, demos and benchmarks"),
+    "prepare": Verb("prepare", "Prepare", "prepare", "label an archive's windows and store them for training"),
     "backfill": Verb("backfill", "Backfill", "backfill", "score a manifest: one row per span, whatever happens"),
     "bench": Verb("bench", "Bench", "bench", "measure the stages, alone and end to end"),
 }

@@ -1,0 +1,140 @@
+"""The segment store: labelled windows in Parquet, from which training and evaluation read at disk speed.
+
+SEGMENTS/card.json                    what is in it; written last, so that a store with a card is a whole one
+SEGMENTS/drops.parquet                what is not in it: reason, number
+SEGMENTS/split=train/part-….parquet   (val, test alike) one row per window:
+  segment_id, span_id, record_id, patient_id, encounter_id, time, age, sex,
+  scale (float32), samples (leads × samples int16: the normalised window is samples × scale),
+  and for each indicator `label:KEY`, float32: 1, 0 or the value; null where it was not measured
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from anyecg_ray import storage
+from anyecg_ray.config import InputError
+from anyecg_ray.model import IndicatorCard
+from anyecg_ray.recipe import Recipe
+from anyecg_ray.schema import TIME
+from anyecg_ray.splits import PARTS
+
+CARD, DROPS = "card.json", "drops.parquet"
+LARGEST = 32767
+
+IDENTITY = pa.schema(
+    [
+        pa.field("segment_id", pa.string(), nullable=False),
+        pa.field("span_id", pa.string(), nullable=False),
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string()),
+        pa.field("encounter_id", pa.string()),
+        pa.field("time", TIME),
+        pa.field("age", pa.float32()),
+        pa.field("sex", pa.string()),
+    ]
+)
+
+
+class SegmentsCard(BaseModel):
+    """card.json of a store."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    format: int = 1
+    dataset: str
+    recipe: dict[str, Any]
+    preprocess_fingerprint: str
+    indicators: list[IndicatorCard]
+    counts: dict[str, dict[str, dict[str, int]]]
+    """By split and indicator: windows, positive and negative ones, patients of each."""
+    windows: dict[str, int]
+    patients: dict[str, int]
+    drops: dict[str, int]
+    settings: dict[str, Any]
+    fingerprint: str
+
+    def preprocessing(self) -> Recipe:
+        """How the windows were made."""
+        return Recipe.from_dict(self.recipe)
+
+
+def label(key: str) -> str:
+    """Column of an indicator's labels."""
+    return f"label:{key}"
+
+
+def read_card(uri: str) -> SegmentsCard:
+    """The store's card. Raises InputError where there is no whole store."""
+    where = storage.join(uri, CARD)
+    try:
+        return SegmentsCard.model_validate(json.loads(storage.read_bytes(where)))
+    except storage.MissingObject:
+        raise InputError(f"{uri}: no finished segments, it has no {CARD}; `anyecg prepare` makes them") from None
+    except ValueError as error:
+        raise InputError(f"{where}: not a card of segments ({str(error).splitlines()[0]})") from None
+
+
+def schema_of(indicators: Sequence[str], numbers: int) -> pa.Schema:
+    """Schema of a part. numbers: leads × samples."""
+    signal = [
+        pa.field("scale", pa.float32(), nullable=False),
+        pa.field("samples", pa.binary(2 * numbers), nullable=False),
+    ]
+    return pa.schema([*IDENTITY, *signal, *(pa.field(label(k), pa.float32()) for k in indicators)])
+
+
+def quantised(x: np.ndarray) -> tuple[np.ndarray, pa.Array]:
+    """Windows (n, leads, samples) float32 as scales, (n,) float32, and int16 samples: 1/65534 of the peak off at most."""
+    flat = x.reshape(len(x), -1)
+    scale = np.maximum(np.abs(flat).max(axis=1), 1e-12).astype(np.float32) / LARGEST
+    whole = np.rint(flat / scale[:, None]).astype("<i2")
+    kind = pa.binary(2 * flat.shape[1])
+    return scale, pa.Array.from_buffers(kind, len(x), [None, pa.py_buffer(np.ascontiguousarray(whole))])
+
+
+def windows(batch: pa.Table | pa.RecordBatch, leads: int) -> np.ndarray:
+    """The normalised windows of a batch, (n, leads, samples) float32."""
+    column = batch.column("samples")
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(column, pa.ChunkedArray):  # no rows at all
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    width = column.type.byte_width // 2
+    raw = np.frombuffer(column.buffers()[1], "<i2") if len(column) else np.empty(0, "<i2")
+    whole = raw[column.offset * width : (column.offset + len(column)) * width]
+    scale = batch.column("scale").to_numpy()
+    out: np.ndarray = whole.reshape(len(column), -1) * np.asarray(scale, np.float32)[:, None]
+    return out.reshape(len(column), leads, -1)
+
+
+def labels(batch: pa.Table | pa.RecordBatch, keys: Sequence[str]) -> np.ndarray:
+    """(n, keys) float32, NaN where not measured."""
+    columns = [batch.column(label(k)).to_numpy(zero_copy_only=False) for k in keys] if len(batch) else []
+    return np.stack(columns, axis=1).astype(np.float32) if columns else np.empty((len(batch), len(keys)), np.float32)
+
+
+def parts(uri: str, split: str) -> list[str]:
+    """The files of a split, in order. Raises InputError for a split that is not there."""
+    if split not in PARTS:
+        raise InputError(f"setting split: {split}; there are {', '.join(PARTS)}")
+    folder = storage.join(uri, f"split={split}")
+    try:
+        files = storage.list_folder(folder)[1]
+    except storage.MissingObject:
+        return []
+    return [storage.join(folder, f) for f in files if f.startswith("part-") and f.endswith(".parquet")]
+
+
+def batches(
+    uri: str, split: str, batch_size: int = 512, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Rows of a split in their order, a batch at a time, one file open."""
+    for part in parts(uri, split):
+        with storage.open_input(part) as file:
+            wanted = None if columns is None else list(columns)
+            yield from pq.ParquetFile(file).iter_batches(batch_size, columns=wanted)

@@ -1,0 +1,90 @@
+"""Training, validation and test patients: the data set's own parts, or parts by a hash of the patient, or by time.
+
+A patient is in one part only, whatever the rule: what a network remembers of a patient would pass for medicine.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from anyecg_ray.config import InputError
+
+PARTS = ("train", "val", "test")
+SHARES = (0.8, 0.1, 0.1)
+Split = Literal["auto", "random", "chrono", "fold", "hash", "time"]
+
+
+class Person(NamedTuple):
+    """One encounter, as much of it as splits and slices need."""
+
+    encounter: str
+    patient: str | None
+    start: datetime | None
+    age: float | None
+    sex: str | None
+    own: dict[str, str | None]
+    """By rule (random, chrono, fold): the data set's own part."""
+
+    @property
+    def who(self) -> str:
+        """The patient; an encounter of nobody known is a patient of its own."""
+        return self.patient or f"encounter {self.encounter}"
+
+
+def assign(people: Sequence[Person], rule: Split, where: str) -> tuple[dict[str, str], str]:
+    """The part of each encounter that has one, and the rule that was followed.
+
+    Raises InputError where the rule cannot be followed, or puts a patient into two parts.
+    """
+    chosen = _auto(people) if rule == "auto" else rule
+    if chosen == "hash":
+        parts = {p.encounter: by_hash(p.who) for p in people}
+    elif chosen == "time":
+        parts = _by_time(people)
+    else:
+        parts = {p.encounter: part for p in people if (part := p.own.get(chosen))}
+        if not parts:
+            raise InputError(f"setting split: {where} has no split {chosen} of its own; give hash or time")
+    check(people, parts, where)
+    return parts, chosen
+
+
+def check(people: Sequence[Person], parts: dict[str, str], where: str) -> None:
+    """Raise InputError where a patient's encounters are in two parts."""
+    home: dict[str, str] = {}
+    for person in people:
+        part = parts.get(person.encounter)
+        if part and home.setdefault(person.who, part) != part:
+            raise InputError(
+                f"{where}: patient {person.who} is in {home[person.who]} and in {part}; a patient must be in one: "
+                "mend the split files, or give --split hash"
+            )
+
+
+def by_hash(patient: str) -> str:
+    """80, 10 and 10% of the patients, the same ones in every run and on every machine."""
+    share = int.from_bytes(hashlib.sha256(patient.encode()).digest()[:8], "big") / 2**64
+    return PARTS[int(np.searchsorted(np.cumsum(SHARES), share, side="right"))]
+
+
+def _auto(people: Sequence[Person]) -> Split:
+    for rule in ("random", "fold", "chrono"):
+        if any(p.own.get(rule) for p in people):
+            return rule  # type: ignore[return-value]
+    return "hash"
+
+
+def _by_time(people: Sequence[Person]) -> dict[str, str]:
+    """By the day of a patient's first encounter, the earliest 80% for training; all of a patient stays together."""
+    first: dict[str, datetime] = {}
+    for person in people:
+        if person.start is None:
+            raise InputError(f"setting split: encounter {person.encounter} has no time; give --split hash")
+        first[person.who] = min(first.get(person.who, person.start), person.start)
+    ranked = sorted(first, key=lambda who: (first[who], who))
+    edges = np.cumsum(SHARES) * len(ranked)
+    part = {who: PARTS[min(2, int(np.searchsorted(edges, i, side="right")))] for i, who in enumerate(ranked)}
+    return {p.encounter: part[p.who] for p in people}
