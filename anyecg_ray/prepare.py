@@ -78,7 +78,7 @@ class Prepare(Settings):
     values: bool = False
     """Whether measured values become indicators too (potassium_value)."""
 
-    min_count: int = 5
+    min_count: int = 2
     """Encounters with a positive, and with a negative, that an indicator needs in each split to be taken up."""
 
     min_likelihood: float = 0.0

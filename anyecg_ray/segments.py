@@ -90,7 +90,7 @@ def schema_of(indicators: Sequence[str], numbers: int) -> pa.Schema:
 
 
 def quantised(x: np.ndarray) -> tuple[np.ndarray, pa.Array]:
-    """Windows (n, leads, samples) float32 as scales, (n,) float32, and int16 samples: 1/65534 of the peak off at most."""
+    """Windows (n, leads, samples) as scales, (n,) float32, and int16 samples: 1/65534 of the peak off at most."""
     flat = x.reshape(len(x), -1)
     scale = np.maximum(np.abs(flat).max(axis=1), 1e-12).astype(np.float32) / LARGEST
     whole = np.rint(flat / scale[:, None]).astype("<i2")

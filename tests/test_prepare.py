@@ -1,0 +1,231 @@
+"""A synthetic archive becomes a store in which every window is right, labelled from its own visit, or counted."""
+
+import csv
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from anyecg_ray import segments
+from anyecg_ray.align import Align
+from anyecg_ray.config import InputError
+from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows
+from anyecg_ray.predict import Shard, Source, windows_of
+from anyecg_ray.prepare import Prepare, prepare
+from anyecg_ray.preprocess import recipe
+from anyecg_ray.segments import SegmentsCard
+from anyecg_ray.synthetic import write_archive
+
+pytestmark = pytest.mark.usefixtures("on_ray")
+
+RECIPE = recipe("ecgfounder-finetune", ("II",))
+KEYS = ["potassium_high", "calcium_low"]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prepare")
+    write_archive(str(folder / "archive"), encounters=60, seed=3, minutes=1, workers=1)
+    manifest(Manifest(archive=str(folder / "archive"), dataset="mc-med", out=str(folder / "manifest.parquet")))
+    return folder
+
+
+def settings(folder: Path, out: Path | str = "segments", **more: object) -> Prepare:
+    told = {"manifest": str(folder / "manifest.parquet"), "out": str(folder / out), "indicators": KEYS}
+    return Prepare.model_validate(told | more)
+
+
+@pytest.fixture(scope="module")
+def card(archive: Path) -> SegmentsCard:
+    return prepare(settings(archive))
+
+
+def rows(folder: Path, split: str, out: str = "segments") -> pa.Table:
+    return pa.Table.from_batches(list(segments.batches(str(folder / out), split)))
+
+
+def everything(folder: Path, out: str = "segments") -> pa.Table:
+    tables = [rows(folder, split, out) for split in segments.PARTS if segments.parts(str(folder / out), split)]
+    return pa.concat_tables(tables)
+
+
+def test_the_card_counts_what_is_in_the_files(archive: Path, card: SegmentsCard) -> None:
+    assert segments.read_card(str(archive / "segments")) == card
+    assert [i.key for i in card.indicators] == KEYS
+    for split in segments.PARTS:
+        table = rows(archive, split)
+        assert card.windows[split] == len(table) > 0
+        assert card.patients[split] == len(set(table["patient_id"].to_pylist()))
+        y = segments.labels(table, KEYS)
+        for i, key in enumerate(KEYS):
+            told = card.counts[split][key]
+            assert (told["positive"], told["negative"]) == ((y[:, i] == 1).sum(), (y[:, i] == 0).sum())
+
+
+def test_no_patient_is_in_two_splits_and_no_window_there_twice(archive: Path, card: SegmentsCard) -> None:
+    patients = [set(rows(archive, split)["patient_id"].to_pylist()) for split in segments.PARTS]
+    assert not (patients[0] & patients[1] or patients[0] & patients[2] or patients[1] & patients[2])
+    ids = everything(archive)["segment_id"].to_pylist()
+    assert len(ids) == len(set(ids))
+
+
+def test_windows_are_those_of_the_back_fill(archive: Path, card: SegmentsCard) -> None:
+    source = Source(str(archive / "manifest.parquet"), str(archive / "archive"), RECIPE)
+    there = {
+        r["segment_id"]: i for i, r in enumerate((table := everything(archive)).select(["segment_id"]).to_pylist())
+    }
+    x, compared = segments.windows(table, 1), 0
+    for piece in windows_of(source, Shard(0, 0, 10), 0):
+        for span in piece.to_pylist():
+            starts = [s for s, u in zip(span["window_start"], span["usable"], strict=True) if u]
+            for start, window in zip(starts, np.frombuffer(span["x"], np.float32).reshape(-1, 1, 5000), strict=True):
+                if (i := there.get(f"{span['span_id']}@{start:g}")) is not None:
+                    np.testing.assert_allclose(x[i], window, atol=np.abs(window).max() / 65000)
+                    compared += 1
+    assert compared > 20
+
+
+def test_every_window_of_the_archive_is_in_the_store_or_counted(archive: Path, card: SegmentsCard) -> None:
+    source = Source(str(archive / "manifest.parquet"), str(archive / "archive"), RECIPE)
+    found, spans = 0, 0
+    for group, n in enumerate(open_manifest(source.manifest).row_groups):
+        for piece in windows_of(source, Shard(group, 0, n), 0):
+            found += sum(map(len, piece["usable"].to_pylist()))
+            spans += sum(s != "ok" for s in piece["status"].to_pylist())
+    left = sum(n for reason, n in card.drops.items() if reason.startswith("window: "))
+    assert sum(card.windows.values()) + left == found
+    assert sum(n for reason, n in card.drops.items() if reason.startswith("span: ")) == spans
+    drops = pq.read_table(archive / "segments" / "drops.parquet")
+    assert dict(zip(drops["reason"].to_pylist(), drops["n"].to_pylist(), strict=True)) == card.drops
+
+
+def test_labels_are_those_of_the_nearest_potassium_of_the_visit(archive: Path, card: SegmentsCard) -> None:
+    """Recomputed from labs.csv by hand, for each window whose nearest draw carries a flag of its own."""
+    flags: dict[str, list[tuple[datetime, str]]] = {}
+    for lab in csv.DictReader((archive / "archive" / "labs.csv").read_text().splitlines()):
+        if lab["Component_name"].upper() == "POTASSIUM" and lab["Component_value"].replace(".", "", 1).isdigit():
+            when = datetime.fromisoformat(lab["Order_time"].replace("Z", "+00:00"))
+            flags.setdefault(lab["CSN"], []).append((when.replace(tzinfo=None), lab["Component_abnormal"]))
+    checked = 0
+    for row in everything(archive).drop_columns(["samples"]).to_pylist():
+        middle = row["time"].replace(tzinfo=None) + timedelta(seconds=5)
+        near = sorted((abs(when - middle), flag) for when, flag in flags.get(row["encounter_id"], []))
+        if near and near[0][0] <= timedelta(hours=4) and near[0][1] in ("High", "Low"):
+            assert row["label:potassium_high"] == (near[0][1] == "High")
+            checked += 1
+    assert checked > 10
+
+
+def test_the_same_command_again_leaves_the_store_as_it_is(
+    archive: Path, card: SegmentsCard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (archive / "segments").rglob("*") if p.is_file()}
+    assert prepare(settings(archive)) == card
+    assert "nothing to do" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in (archive / "segments").rglob("*") if p.is_file()} == before
+
+
+def test_other_settings_do_not_go_into_a_store_that_stands(archive: Path, card: SegmentsCard) -> None:
+    with pytest.raises(InputError, match="made otherwise; give another --out"):
+        prepare(settings(archive, split="hash"))
+
+
+def test_what_a_crashed_run_with_another_split_left_does_not_get_in(archive: Path, card: SegmentsCard) -> None:
+    """A part of a split that this run has no windows for would put its patients into two splits."""
+    prepare(settings(archive, "crashed", split="hash"))
+    (archive / "crashed" / "card.json").unlink()
+    stray = archive / "crashed" / "split=test" / "part-000099-000000.parquet"
+    pq.write_table(rows(archive, "train").slice(0, 3), stray)
+    again = prepare(settings(archive, "crashed"))
+    assert again.windows == card.windows
+    assert everything(archive, "crashed").sort_by("segment_id") == everything(archive).sort_by("segment_id")
+
+
+def test_a_planted_patient_in_two_splits_is_refused_before_anything_is_written(archive: Path, tmp_path: Path) -> None:
+    planted = tmp_path / "archive"
+    planted.mkdir()
+    for file in (archive / "archive").iterdir():
+        (planted / file.name).symlink_to(file)
+    visits = list(csv.DictReader((planted / "visits.csv").read_text().splitlines()))
+    train = (planted / "split_random_train.csv").read_text().split()[0]
+    test = (planted / "split_random_test.csv").read_text().split()[0]
+    (planted / "visits.csv").unlink()
+    mrn = next(v["MRN"] for v in visits if v["CSN"] == train)
+    with (planted / "visits.csv").open("w") as file:
+        writer = csv.DictWriter(file, list(visits[0]))
+        writer.writeheader()
+        writer.writerows([v | {"MRN": mrn} if v["CSN"] == test else v for v in visits])
+    with pytest.raises(InputError, match=f"patient {mrn} is in .* a patient must be in one"):
+        prepare(settings(archive, tmp_path / "out", archive=str(planted)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_indicators_are_found_by_the_rule_and_the_stricter_rule_finds_fewer(archive: Path) -> None:
+    loose = prepare(settings(archive, "loose", indicators=[], min_count=1))
+    for indicator in loose.indicators:
+        for split in segments.PARTS:
+            assert min(loose.counts[split][indicator.key].values()) > 0, (split, indicator.key)
+    with pytest.raises(InputError, match="no indicator has 50 encounters"):
+        prepare(settings(archive, "strict", indicators=[], min_count=50))
+
+
+def test_an_indicator_without_results_is_named(archive: Path) -> None:
+    with pytest.raises(InputError, match="no result of unobtainium_high"):
+        prepare(settings(archive, "none", indicators=["unobtainium_high"]))
+
+
+def test_narrow_limits_leave_windows_out_and_count_them(archive: Path, card: SegmentsCard) -> None:
+    narrow = prepare(settings(archive, "narrow", align=Align(before=5, after=5)))
+    reason = "window: no result near it"
+    assert sum(narrow.windows.values()) < sum(card.windows.values())
+    lost = sum(card.windows.values()) - sum(narrow.windows.values())
+    assert narrow.drops[reason] - card.drops.get(reason, 0) == lost
+
+
+def test_a_folder_of_one_s_own_with_labels_of_one_s_own(archive: Path, tmp_path: Path) -> None:
+    """The same records as a plain WFDB archive: patient from the path, no encounters, no split."""
+    records = archive / "archive" / "waveforms"
+    out = str(tmp_path / "manifest.parquet")
+    manifest(Manifest.model_validate({"archive": str(records), "dataset": "wfdb", "out": out, "wfdb": WFDB}))
+    table = read_rows(out, 0)
+    people = {p: t for p, t in zip(table["patient_id"].to_pylist(), table["start_time"].to_pylist(), strict=True) if t}
+    with (tmp_path / "labels.csv").open("w") as file:
+        file.write("patient,time,name,value,unit\n")
+        for i, (patient, time) in enumerate(people.items()):
+            file.write(f"{patient},{time.isoformat()},potassium,{'6.2' if i % 2 else '4.1'},mmol/L\n")
+    with (tmp_path / "people.csv").open("w") as file:
+        file.write("patient,age,sex\n" + "".join(f"{p},60,F\n" for p in people))
+    made = prepare(
+        Prepare(
+            manifest=out,
+            out=str(tmp_path / "out"),
+            labels=str(tmp_path / "labels.csv"),
+            people=str(tmp_path / "people.csv"),
+            indicators=["potassium_high"],
+        )
+    )
+    assert made.settings["split"] == "hash"
+    assert made.windows["train"] > 0
+    assert made.counts["train"]["potassium_high"]["positive"] > 0
+    assert made.counts["train"]["potassium_high"]["negative"] > 0
+
+
+WFDB = {"patient": r"(\d+)/II/"}
+
+
+def test_diagnoses_sex_and_age_of_ptb_xl(data: Path, tmp_path: Path) -> None:
+    ptb = data / "ptbxl-500"
+    out = str(tmp_path / "manifest.parquet")
+    manifest(Manifest(archive=str(ptb), dataset="ptb-xl", out=out))
+    made = prepare(Prepare(manifest=out, out=str(tmp_path / "out"), indicators=["dx_norm", "sex_male", "age_value"]))
+    assert made.settings["split"] == "fold"
+    assert [i.direction for i in made.indicators] == ["present", "present", "value"]
+    told = rows(tmp_path, "train", "out")
+    men = [s == "M" for s in told["sex"].to_pylist()]
+    assert [bool(y) for y in told["label:sex_male"].to_pylist()] == men
+    np.testing.assert_array_equal(told["label:age_value"].to_numpy(), told["age"].to_numpy())
+    assert json.loads((tmp_path / "out" / "card.json").read_text())["dataset"] == "ptb-xl"
