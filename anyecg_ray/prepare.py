@@ -101,6 +101,7 @@ def prepare(settings: Prepare) -> SegmentsCard:
         print(f"{settings.out}: nothing to do, the segments stand")
         return before
     plan = _Plan(settings, manifest)
+    _clear(settings.out)
     with cluster.connected():
         counted = _run(plan, settings)
     card = _card(plan, settings, counted, made)
@@ -112,6 +113,13 @@ def prepare(settings: Prepare) -> SegmentsCard:
 
 def _before(out: str) -> SegmentsCard | None:
     return segments.read_card(out) if storage.exists(storage.join(out, segments.CARD)) else None
+
+
+def _clear(out: str) -> None:
+    """Remove what a run that did not end left: parts of another split would put their patients into two."""
+    for split in PARTS:
+        for part in segments.parts(out, split):
+            storage.remove(part)
 
 
 class _Plan:
@@ -169,7 +177,7 @@ class _Plan:
 
     def _supported(self, indicator: Indicator, least: int, present: set[tuple[str | None, str | None]]) -> bool:
         if not hasattr(self, "_rows"):
-            self._rows = [(self.parts.get(e or ""), self.draws.of(e, p)) for e, p in sorted(present, key=str)]
+            self._rows = [(self.parts.get(e or p or ""), self.draws.of(e, p)) for e, p in sorted(present, key=str)]
         column = {"low": self.draws.low, "value": self.draws.value}.get(indicator.direction, self.draws.high)
         code = self.draws.analytes.index(indicator.analyte)
         n: Counter[tuple[str, bool]] = Counter()
@@ -312,7 +320,8 @@ def _labelled(
             counts["drop", f"span: {span['status']}"] += 1
             continue
         encounter, patient = span["encounter_id"], span["patient_id"]
-        part = parts.get(encounter or "")
+        whose = encounter or patient or ""  # without encounters, the patient is the encounter
+        part = parts.get(whose)
         x = np.frombuffer(span["x"], np.float32).reshape(-1, len(source.recipe.leads), source.recipe.samples)
         if part is None:
             counts["drop", "window: its encounter is in no split"] += len(x)
@@ -335,7 +344,7 @@ def _labelled(
         if not len(keep):
             continue
         scale, samples = segments.quantised(x[keep])
-        age, sex = people.get(encounter, (None, None))
+        age, sex = people.get(whose, (None, None))
         times = [None if began is None else began + int(s * 1e6) for s in start]
         same = {"span_id": span["span_id"], "record_id": span["record_id"], "patient_id": patient,
                 "encounter_id": encounter, "age": age, "sex": sex}  # fmt: skip
@@ -377,20 +386,42 @@ def _card(plan: _Plan, settings: Prepare, counted: pa.Table, made: str) -> Segme
         }
         for part in PARTS
     }
+    kept = _kept(plan, settings, counts)
     drops = {key: total for (what, key), total in sorted(n.items()) if what == "drop" and total}
+    drops |= {f"indicator: too few windows once aligned ({i.key})": 1 for i in plan.indicators if i not in kept}
     drops |= {f"result: {reason} ({about})": total for (reason, about), total in sorted(plan.counts.items())}
     return SegmentsCard(
         dataset=plan.dataset,
         recipe=plan.recipe.to_dict(),
         preprocess_fingerprint=plan.recipe.fingerprint(),
-        indicators=[_indicator_card(i) for i in plan.indicators],
-        counts=counts,
+        indicators=[_indicator_card(i) for i in kept],
+        counts={part: {i.key: counts[part][i.key] for i in kept} for part in PARTS},
         windows={part: n.get(("windows", part), 0) for part in PARTS},
         patients={part: sum(w == "patient" and k.startswith(f"{part} ") for w, k in n) for part in PARTS},
         drops=drops,
         settings={**settings.model_dump(), "split": plan.split, "clock": plan.clock},
         fingerprint=made,
     )
+
+
+def _kept(plan: _Plan, settings: Prepare, counts: dict[str, dict[str, dict[str, int]]]) -> list[Indicator]:
+    """The indicators that still have enough windows after time limits and quality; all that were asked for.
+
+    Raises InputError where none is left.
+    """
+    if settings.indicators:
+        return plan.indicators
+    kept = []
+    for i in plan.indicators:
+        sides = ("positive",) if i.direction == "value" else ("positive", "negative")
+        if all(counts[part][i.key][side] >= settings.min_count for part in PARTS for side in sides):
+            kept.append(i)
+    if not kept:
+        raise InputError(
+            f"{settings.manifest}: no indicator has {settings.min_count} windows of either kind in each split once "
+            "results and windows are matched; give wider --align.before and --align.after, or a smaller --min-count"
+        )
+    return kept
 
 
 def _indicator_card(indicator: Indicator) -> IndicatorCard:

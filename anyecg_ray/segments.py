@@ -108,8 +108,8 @@ def windows(batch: pa.Table | pa.RecordBatch, leads: int) -> np.ndarray:
     raw = np.frombuffer(column.buffers()[1], "<i2") if len(column) else np.empty(0, "<i2")
     whole = raw[column.offset * width : (column.offset + len(column)) * width]
     scale = batch.column("scale").to_numpy()
-    out: np.ndarray = whole.reshape(len(column), -1) * np.asarray(scale, np.float32)[:, None]
-    return out.reshape(len(column), leads, -1)
+    out: np.ndarray = whole.reshape(len(column), width) * np.asarray(scale, np.float32)[:, None]
+    return out.reshape(len(column), leads, width // leads)
 
 
 def labels(batch: pa.Table | pa.RecordBatch, keys: Sequence[str]) -> np.ndarray:

@@ -68,16 +68,15 @@ def test_the_card_counts_what_is_in_the_files(archive: Path, card: SegmentsCard)
 
 def test_no_patient_is_in_two_splits_and_no_window_there_twice(archive: Path, card: SegmentsCard) -> None:
     patients = [set(rows(archive, split)["patient_id"].to_pylist()) for split in segments.PARTS]
-    assert not (patients[0] & patients[1] or patients[0] & patients[2] or patients[1] & patients[2])
+    assert sum(map(len, patients)) == len(set.union(*patients))
     ids = everything(archive)["segment_id"].to_pylist()
     assert len(ids) == len(set(ids))
 
 
 def test_windows_are_those_of_the_back_fill(archive: Path, card: SegmentsCard) -> None:
     source = Source(str(archive / "manifest.parquet"), str(archive / "archive"), RECIPE)
-    there = {
-        r["segment_id"]: i for i, r in enumerate((table := everything(archive)).select(["segment_id"]).to_pylist())
-    }
+    table = everything(archive)
+    there = {segment: i for i, segment in enumerate(table["segment_id"].to_pylist())}
     x, compared = segments.windows(table, 1), 0
     for piece in windows_of(source, Shard(0, 0, 10), 0):
         for span in piece.to_pylist():
@@ -227,5 +226,7 @@ def test_diagnoses_sex_and_age_of_ptb_xl(data: Path, tmp_path: Path) -> None:
     told = rows(tmp_path, "train", "out")
     men = [s == "M" for s in told["sex"].to_pylist()]
     assert [bool(y) for y in told["label:sex_male"].to_pylist()] == men
-    np.testing.assert_array_equal(told["label:age_value"].to_numpy(), told["age"].to_numpy())
+    age = told["age"].to_numpy()
+    told_age = told["label:age_value"].to_numpy(zero_copy_only=False)
+    np.testing.assert_array_equal(told_age, np.where(age > 89, np.nan, age))  # "above 89" is no number to learn
     assert json.loads((tmp_path / "out" / "card.json").read_text())["dataset"] == "ptb-xl"
