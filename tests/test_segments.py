@@ -106,3 +106,15 @@ def test_a_card_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
 def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="split: all; there are train, val, test"):
         segments.parts(str(tmp_path), "all")
+
+
+def test_a_store_in_a_bucket_reads_like_a_folder(s3: str) -> None:
+    uri = f"{s3}/segments"
+    assert segments.parts(uri, "test") == []
+    x = windows(9)
+    with storage.atomic_output(f"{uri}/split=test/part-0.parquet") as file:
+        pq.write_table(table(x), file, row_group_size=4)
+    storage.write_atomic(f"{uri}/card.json", card().model_dump_json().encode())
+    assert segments.read_card(uri) == card()
+    back = np.concatenate([segments.windows(b, 2) for b in segments.batches(uri, "test", 4)])
+    np.testing.assert_allclose(back, x, atol=1e-3)
