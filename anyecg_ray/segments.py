@@ -10,7 +10,7 @@ SEGMENTS/split=train/part-….parquet   (val, test alike) one row per window:
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,9 @@ from anyecg_ray.model import IndicatorCard
 from anyecg_ray.recipe import Recipe
 from anyecg_ray.schema import TIME
 from anyecg_ray.splits import PARTS
+
+if TYPE_CHECKING:
+    import ray.data
 
 CARD, DROPS = "card.json", "drops.parquet"
 LARGEST = 32767
@@ -138,3 +141,22 @@ def batches(
         with storage.open_input(part) as file:
             wanted = None if columns is None else list(columns)
             yield from pq.ParquetFile(file).iter_batches(batch_size, columns=wanted)
+
+
+def dataset(uri: str, split: str, columns: Sequence[str] | None = None) -> "ray.data.Dataset":
+    """A split as a Ray Dataset that streams from the parts; `windows` and `labels` read its pyarrow batches.
+
+    Raises InputError where the split has no windows.
+    """
+    import ray.data  # training needs it, evaluation does not
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    found = [storage.filesystem(part) for part in parts(uri, split)]
+    if not found:
+        raise InputError(f"{uri}: no windows in split {split}; make segments with `anyecg prepare`")
+    return ray.data.read_parquet(
+        [path for _, path in found],
+        filesystem=None if storage.is_local(uri) else PyFileSystem(FSSpecHandler(found[0][0])),
+        columns=None if columns is None else list(columns),
+        partitioning=None,
+    )

@@ -123,6 +123,23 @@ def test_labels_are_those_of_the_nearest_potassium_of_the_visit(archive: Path, c
     assert min(seen[0], seen[1]) > 10
 
 
+def test_ray_data_streams_the_same_windows_and_labels(archive: Path, card: SegmentsCard) -> None:
+    uri = str(archive / "segments")
+    columns = ["segment_id", "scale", "samples", *map(segments.label, KEYS)]
+    found = []
+    for batch in segments.dataset(uri, "train", columns).iter_batches(batch_size=100, batch_format="pyarrow"):
+        assert set(batch.column_names) == set(columns)
+        ids = batch["segment_id"].to_pylist()
+        found += list(zip(ids, segments.windows(batch, 1), segments.labels(batch, KEYS), strict=True))
+    table = rows(archive, "train")
+    order = np.argsort(table["segment_id"].to_pylist())
+    found.sort(key=lambda row: row[0])
+    np.testing.assert_array_equal(np.stack([x for _, x, _ in found]), segments.windows(table, 1)[order])
+    np.testing.assert_array_equal(np.stack([y for _, _, y in found]), segments.labels(table, KEYS)[order])
+    with pytest.raises(InputError, match="no windows in split test"):
+        segments.dataset(str(archive / "nowhere"), "test")
+
+
 def test_the_same_command_again_leaves_the_store_as_it_is(
     archive: Path, card: SegmentsCard, capsys: pytest.CaptureFixture[str]
 ) -> None:
