@@ -1,7 +1,6 @@
 """From an archive and its laboratory results to a segment store: windows with labels, ready for training.
 
-The driver reads the tables (people and results fit in memory, waveforms never do), finds the splits and the
-indicators, and hands the results to the workers in shared memory. A worker takes one shard of the manifest through
+The driver reads the tables (cohort.py) and hands the results to the workers in shared memory. A worker takes one shard of the manifest through
 the very functions of back-fill, labels its windows, and writes one file for each split; only counts come back.
 Every window and span that is not in the store is counted by its reason.
 """
@@ -10,8 +9,8 @@ import io
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Iterator
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,73 +19,18 @@ import ray
 from ray.data import Dataset
 
 from anyecg_ray import align, cluster, segments, splits, storage, weights
-from anyecg_ray.align import Align, Clock, Draws
+from anyecg_ray.align import Align, Clock
 from anyecg_ray.analytes import BY_KEY, Indicator
 from anyecg_ray.config import InputError, Settings, fingerprint
 from anyecg_ray.datasets import mc_med, mimic_iv_ecg, ptb_xl, wfdb
+from anyecg_ray.labelling import Job, Known, label_shards
 from anyecg_ray.labtable import Counts
 from anyecg_ray.manifest import ManifestFile, open_manifest, read_rows
 from anyecg_ray.model import IndicatorCard
-from anyecg_ray.predict import Shard, Source, windows_of
+from anyecg_ray.predict import Shard, Source
 from anyecg_ray.progress import Progress
 from anyecg_ray.segments import SegmentsCard
 from anyecg_ray.splits import PARTS, Person, Split
-
-CLOCKS: dict[str, Clock] = {"mc-med": "order", "mimic-iv-ecg": "chart", "ptb-xl": "none", "wfdb": "chart"}
-"""MC-MED tells order and result, not the draw; the order precedes it by minutes, the result follows by an hour."""
-
-SHARD_WINDOWS = 2048
-"""Windows that a worker turns into one file for each split: 20 MB a lead."""
-
-
-class Prepare(Settings):
-    """Label an archive's windows with laboratory results and store them for training."""
-
-    manifest: str
-    """What `anyecg manifest` wrote."""
-
-    out: str
-    """Where the segment store goes: a folder or s3:// prefix."""
-
-    archive: str | None = None
-    """Where the records and the data set's tables lie, if not where the manifest found them."""
-
-    dataset: Literal["mc-med", "mimic-iv-ecg", "ptb-xl", "wfdb"] | None = None
-    """Kind of the archive, if not what the manifest says: where people and results are read."""
-
-    labels: str | None = None
-    """wfdb: a CSV or Parquet table of results (patient, time, name, value, …). mimic-iv-ecg: MIMIC-IV's folder hosp."""
-
-    people: str | None = None
-    """wfdb: a CSV or Parquet table of people (patient, and encounter, start, age, sex, split where known)."""
-
-    recipe: str = weights.DEFAULT_RECIPE
-    """Preprocessing: ecgfounder-finetune or ecgfounder-zscore."""
-
-    leads: list[str] = ["II"]
-    """The leads that the model will read."""
-
-    align: Align = Align()
-    """How results are matched to windows."""
-
-    split: Split = "auto"
-    """random, chrono, fold: the data set's own; hash: by patient; time: by a patient's first encounter."""
-
-    indicators: list[str] = []
-    """Keys such as potassium_high; empty: all that the data supports."""
-
-    values: bool = False
-    """Whether measured values become indicators too (potassium_value)."""
-
-    min_count: int = 2
-    """Encounters with a positive, and with a negative, that an indicator needs in each split to be taken up."""
-
-    min_likelihood: float = 0.0
-    """ptb-xl: statements that are less likely (percent, above 0) are neither there nor absent."""
-
-    per_span: int = 0
-    """Windows to keep of one span, evenly over it; 0: all."""
-
 
 def prepare(settings: Prepare) -> SegmentsCard:
     """Write the store and return its card; a store that stands already is left as it is.
@@ -100,7 +44,7 @@ def prepare(settings: Prepare) -> SegmentsCard:
             raise InputError(f"{settings.out}: holds segments that were made otherwise; give another --out")
         print(f"{settings.out}: nothing to do, the segments stand")
         return before
-    plan = _Plan(settings, manifest)
+    plan = Cohort(settings, manifest)
     _clear(settings.out)
     with cluster.connected():
         counted = _run(plan, settings)
@@ -122,129 +66,14 @@ def _clear(out: str) -> None:
             storage.remove(part)
 
 
-class _Plan:
-    """What the driver knows before any waveform is read."""
-
-    def __init__(self, settings: Prepare, manifest: ManifestFile) -> None:
-        self.manifest = manifest
-        self.archive = settings.archive or manifest.archive
-        self.dataset = settings.dataset or manifest.dataset
-        if not storage.exists(self.archive):
-            raise InputError(f"{self.archive}: no such archive; give --archive where the records lie now")
-        self.recipe = weights.named_recipe(settings.recipe, tuple(settings.leads))
-        self.source = Source(settings.manifest, self.archive, self.recipe)
-        self.counts: Counts = Counts()
-        self.people = _people(self.dataset, self.archive, settings)
-        self.parts, self.split = splits.assign(list(self.people.values()), settings.split, self.archive)
-        self.clock: Clock = CLOCKS[self.dataset] if settings.align.clock == "auto" else settings.align.clock
-        self.shards, present = _shards(manifest, settings.manifest)
-        wanted = {f"e:{e}" for e, _ in present if e} | {f"p:{p}" for _, p in present if p}
-        sex = {p.patient: p.sex for p in self.people.values() if p.patient and p.sex}
-        self.draws = align.collect(_labels(self.dataset, self.archive, settings, self.counts), self.clock, sex, wanted)
-        self.indicators = self._indicators(settings, present)
-
-    def _indicators(self, settings: Prepare, present: set[tuple[str | None, str | None]]) -> list[Indicator]:
-        """Those asked for, else those with enough positives and negatives among recorded encounters, in each split."""
-        if settings.indicators:
-            chosen = [Indicator.parse(key) for key in settings.indicators]
-            unknown = [i.key for i in chosen if i.analyte not in self.draws.analytes]
-            if unknown:
-                raise InputError(
-                    f"setting indicators: no result of {', '.join(unknown)} belongs to a recorded encounter; there are "
-                    f"results of {', '.join(self.draws.analytes[:12]) or 'nothing'} …"
-                )
-            return chosen
-        enough = [i for i in self._candidates(settings.values) if self._supported(i, settings.min_count, present)]
-        if not enough:
-            raise InputError(
-                f"{settings.manifest}: no indicator has {settings.min_count} encounters with a positive and as many "
-                "with a negative in each split; give a larger archive, a smaller --min-count, or --indicators"
-            )
-        return enough
-
-    def _candidates(self, values: bool) -> Iterator[Indicator]:
-        for analyte in self.draws.analytes:
-            if self.dataset == "ptb-xl":
-                if analyte == "age":
-                    yield Indicator("age", "value")
-                else:
-                    yield Indicator(analyte, "present")
-                continue
-            yield Indicator(analyte, "low")
-            yield Indicator(analyte, "high")
-            if values:
-                yield Indicator(analyte, "value")
-
-    def _supported(self, indicator: Indicator, least: int, present: set[tuple[str | None, str | None]]) -> bool:
-        if not hasattr(self, "_rows"):
-            self._rows = [(self.parts.get(e or p or ""), self.draws.of(e, p)) for e, p in sorted(present, key=str)]
-        column = {"low": self.draws.low, "value": self.draws.value}.get(indicator.direction, self.draws.high)
-        code = self.draws.analytes.index(indicator.analyte)
-        n: Counter[tuple[str, bool]] = Counter()
-        for part, rows in self._rows:
-            if part is None or not len(rows):
-                continue
-            told = column[rows[self.draws.analyte[rows] == code]]
-            told = told[~np.isnan(told)]
-            if len(told):
-                n[part, bool(indicator.direction == "value" or told.max() > 0)] += 1
-        sides = (True,) if indicator.direction == "value" else (True, False)
-        return all(n[part, side] >= least for part in PARTS for side in sides)
-
-
-def _people(dataset: str, archive: str, settings: Prepare) -> dict[str, Person]:
-    """Every encounter of the data set by its id."""
-    if dataset == "wfdb":
-        if settings.labels is None or settings.people is None:
-            raise InputError("settings labels and people: a wfdb archive needs tables of its results and its people")
-        batches = wfdb.encounters(settings.people)
-    elif dataset == "mimic-iv-ecg":
-        batches = mimic_iv_ecg.encounters(archive, settings.labels)
-    else:
-        batches = (mc_med if dataset == "mc-med" else ptb_xl).encounters(archive)
-    people = {}
-    for batch in batches:
-        for row in batch.to_pylist():
-            own = {rule: row[f"split_{rule}"] for rule in ("random", "chrono", "fold")}
-            people[row["encounter_id"]] = Person(
-                row["encounter_id"], row["patient_id"], row["start_time"], row["age"], row["sex"], own
-            )
-    return people
-
-
-def _labels(dataset: str, archive: str, settings: Prepare, counts: Counts) -> Iterator[pa.RecordBatch]:
-    if dataset == "mc-med":
-        return mc_med.labels(archive, counts)
-    if dataset == "ptb-xl":
-        return ptb_xl.labels(archive, settings.min_likelihood, counts)
-    if settings.labels is None:
-        raise InputError("setting labels is missing: mimic-iv-ecg needs the folder of MIMIC-IV hosp's tables")
-    if dataset == "mimic-iv-ecg":
-        return mimic_iv_ecg.labels(settings.labels, mimic_iv_ecg.subjects(archive), counts)
-    return wfdb.labels(settings.labels, counts)
-
-
-def _shards(manifest: ManifestFile, uri: str) -> tuple[list[Shard], set[tuple[str | None, str | None]]]:
-    """The manifest cut into shards of about SHARD_WINDOWS, and the encounters and patients that are recorded."""
-    shards: list[Shard] = []
-    present: set[tuple[str | None, str | None]] = set()
-    for group, rows in enumerate(manifest.row_groups):
-        table = read_rows(uri, group, 0, rows)
-        present |= set(zip(table["encounter_id"].to_pylist(), table["patient_id"].to_pylist(), strict=True))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            seconds = table["n_samples"].to_numpy() / table["fs"].to_numpy()
-        windows = np.cumsum(np.maximum(np.nan_to_num(seconds, posinf=0.0) // 10, 1))
-        edges = np.flatnonzero(np.diff((windows - 1) // SHARD_WINDOWS, prepend=-1, append=np.inf))
-        shards += [Shard(group, int(a), int(b - a)) for a, b in itertools.pairwise(edges.tolist())]
-    return shards, present
-
-
-def _run(plan: _Plan, settings: Prepare) -> pa.Table:
+def _run(plan: Cohort, settings: Prepare) -> pa.Table:
     """Write all parts; returns the workers' counts: shard, what, key, n."""
-    shared = ray.put((plan.draws, plan.parts, {e: (p.age, p.sex) for e, p in plan.people.items()}))
+    people = {encounter: (p.age, p.sex) for encounter, p in plan.people.items()}
+    shared = ray.put(Known(plan.draws, plan.parts, people))
+    job = Job(plan.source, tuple(plan.indicators), plan.clock, settings.align, settings.per_span, settings.out)
     made = ray.data.range(len(plan.shards), override_num_blocks=max(1, len(plan.shards))).map_batches(
-        _shard,  # type: ignore[arg-type]
-        fn_args=(plan.shards, plan.source, [shared], plan.indicators, plan.clock, settings),
+        label_shards,  # type: ignore[arg-type]
+        fn_args=(plan.shards, job, [shared]),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,
@@ -252,7 +81,7 @@ def _run(plan: _Plan, settings: Prepare) -> pa.Table:
     return _collected(made, plan)
 
 
-def _collected(made: Dataset, plan: _Plan) -> pa.Table:
+def _collected(made: Dataset, plan: Cohort) -> pa.Table:
     progress = Progress(sum(s.length for s in plan.shards), "spans")
     done, tables = 0, []
     for block in made.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -263,117 +92,7 @@ def _collected(made: Dataset, plan: _Plan) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _shard(
-    batch: pa.Table,
-    shards: list[Shard],
-    source: Source,
-    shared: list[Any],
-    indicators: list[Indicator],
-    clock: Clock,
-    settings: Prepare,
-) -> Iterator[pa.Table]:
-    draws, parts, people = ray.get(shared[0])
-    for index in batch.column("id").to_pylist():
-        counts, patients = Counter[tuple[str, str]](), set()
-        rows: dict[str, list[pa.Table]] = {part: [] for part in PARTS}
-        for piece in windows_of(source, shards[index], index):
-            for part, table in _labelled(piece, source, draws, parts, people, indicators, clock, settings, counts):
-                rows[part].append(table)
-        for part, tables in rows.items():
-            if tables:
-                whole = pa.concat_tables(tables)
-                _write(storage.join(settings.out, f"split={part}", f"part-{shards[index].name}.parquet"), whole)
-                counts["windows", part] += len(whole)
-                patients |= {("patient", part, p or e) for p, e in zip(
-                    whole["patient_id"].to_pylist(), whole["encounter_id"].to_pylist(), strict=True)}  # fmt: skip
-                _count_labels(whole, part, indicators, counts)
-        told = [(what, key, n) for (what, key), n in sorted(counts.items())]
-        told += [(what, f"{part} {who}", 1) for what, part, who in sorted(patients)]
-        yield pa.table(
-            {
-                "shard": pa.array([index] * len(told), pa.int64()),
-                "what": pa.array([t[0] for t in told], pa.string()),
-                "key": pa.array([t[1] for t in told], pa.string()),
-                "n": pa.array([t[2] for t in told], pa.int64()),
-            }
-        )
-
-
-def _labelled(
-    piece: pa.Table,
-    source: Source,
-    draws: Draws,
-    parts: dict[str, str],
-    people: dict[str, tuple[float | None, str | None]],
-    indicators: list[Indicator],
-    clock: Clock,
-    settings: Prepare,
-    counts: Counter[tuple[str, str]],
-) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of each span of a piece that belong into the store; what does not is counted."""
-    schema = segments.schema_of([i.key for i in indicators], len(source.recipe.leads) * source.recipe.samples)
-    for span in piece.to_pylist():
-        usable = np.array(span["usable"], bool)
-        for flags in (q for q, u in zip(span["quality"], span["usable"], strict=True) if not u):
-            counts["drop", f"window: {flags.split('|')[0]}"] += 1
-        if span["status"] != "ok":
-            counts["drop", f"span: {span['status']}"] += 1
-            continue
-        encounter, patient = span["encounter_id"], span["patient_id"]
-        whose = encounter or patient or ""  # without encounters, the patient is the encounter
-        part = parts.get(whose)
-        x = np.frombuffer(span["x"], np.float32).reshape(-1, len(source.recipe.leads), source.recipe.samples)
-        if part is None:
-            counts["drop", "window: its encounter is in no split"] += len(x)
-            continue
-        if clock != "none" and span["start_time"] is None:
-            counts["drop", "window: its time is not known"] += len(x)
-            continue
-        start = np.asarray(span["window_start"], np.float64)[usable]
-        keep = np.arange(len(x))
-        if settings.per_span and len(x) > settings.per_span:
-            keep = np.unique(np.linspace(0, len(x) - 1, settings.per_span).round().astype(int))
-            counts["drop", "window: more than per_span"] += len(x) - len(keep)
-        began = pa.scalar(span["start_time"], pa.timestamp("us", "UTC")).value if span["start_time"] else None
-        middle = (began or 0) + ((start[keep] + source.recipe.seconds / 2) * 1e6).astype(np.int64)
-        matched = align.match(middle, draws, draws.of(encounter, patient), settings.align, clock)
-        y = align.labels(matched, draws, indicators)
-        told = ~np.isnan(y).all(axis=1)
-        counts["drop", "window: no result near it"] += int((~told).sum())
-        keep, y, start = keep[told], y[told], start[keep][told]
-        if not len(keep):
-            continue
-        scale, samples = segments.quantised(x[keep])
-        age, sex = people.get(whose, (None, None))
-        times = [None if began is None else began + int(s * 1e6) for s in start]
-        same = {"span_id": span["span_id"], "record_id": span["record_id"], "patient_id": patient,
-                "encounter_id": encounter, "age": age, "sex": sex}  # fmt: skip
-        columns = {k: pa.array([v] * len(keep), schema.field(k).type) for k, v in same.items()} | {
-            "segment_id": pa.array([f"{span['span_id']}@{s:g}" for s in start]),
-            "time": pa.array(times, pa.int64()).cast(schema.field("time").type),
-            "scale": pa.array(scale),
-            "samples": samples,
-            **{segments.label(i.key): pa.array(y[:, k], from_pandas=True) for k, i in enumerate(indicators)},
-        }
-        yield part, pa.table([columns[f.name] for f in schema], schema=schema)
-
-
-def _count_labels(rows: pa.Table, part: str, indicators: Sequence[Indicator], counts: Counter[tuple[str, str]]) -> None:
-    for indicator in indicators:
-        y = rows[segments.label(indicator.key)].to_numpy()
-        told = y[~np.isnan(y)]
-        positive = len(told) if indicator.direction == "value" else int((told > 0).sum())
-        counts["label", f"{part} positive {indicator.key}"] += positive
-        counts["label", f"{part} negative {indicator.key}"] += len(told) - positive
-
-
-def _write(uri: str, rows: pa.Table) -> None:
-    with storage.atomic_output(uri) as file:
-        # samples are noise to a compressor; rows of 256 make a read that a training batch can use
-        pq.write_table(rows, file, compression="none", use_dictionary=False, row_group_size=256)
-
-
-def _card(plan: _Plan, settings: Prepare, counted: pa.Table, made: str) -> SegmentsCard:
+def _card(plan: Cohort, settings: Prepare, counted: pa.Table, made: str) -> SegmentsCard:
     totals = counted.group_by(["what", "key"]).aggregate([("n", "sum")])
     n: dict[tuple[str, str], int] = {
         (what, key): total
@@ -404,7 +123,7 @@ def _card(plan: _Plan, settings: Prepare, counted: pa.Table, made: str) -> Segme
     )
 
 
-def _kept(plan: _Plan, settings: Prepare, counts: dict[str, dict[str, dict[str, int]]]) -> list[Indicator]:
+def _kept(plan: Cohort, settings: Prepare, counts: dict[str, dict[str, dict[str, int]]]) -> list[Indicator]:
     """The indicators that still have enough windows after time limits and quality; all that were asked for.
 
     Raises InputError where none is left.
