@@ -1,36 +1,31 @@
 """From an archive and its laboratory results to a segment store: windows with labels, ready for training.
 
-The driver reads the tables (cohort.py) and hands the results to the workers in shared memory. A worker takes one shard of the manifest through
-the very functions of back-fill, labels its windows, and writes one file for each split; only counts come back.
-Every window and span that is not in the store is counted by its reason.
+The driver reads the tables (cohort.py) and hands the results to the workers in shared memory; a worker takes one
+shard of the manifest through the very functions of back-fill and writes one file for each split (labelling.py). Every
+window and span that is not in the store is counted by its reason.
 """
 
 import io
-import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
-from typing import Literal, cast
+from typing import cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 from ray.data import Dataset
 
-from anyecg_ray import align, cluster, segments, splits, storage, weights
-from anyecg_ray.align import Align, Clock
+from anyecg_ray import cluster, segments, storage
 from anyecg_ray.analytes import BY_KEY, Indicator
-from anyecg_ray.config import InputError, Settings, fingerprint
-from anyecg_ray.datasets import mc_med, mimic_iv_ecg, ptb_xl, wfdb
+from anyecg_ray.cohort import Cohort, Prepare
+from anyecg_ray.config import InputError, fingerprint
 from anyecg_ray.labelling import Job, Known, label_shards
-from anyecg_ray.labtable import Counts
-from anyecg_ray.manifest import ManifestFile, open_manifest, read_rows
+from anyecg_ray.manifest import open_manifest
 from anyecg_ray.model import IndicatorCard
-from anyecg_ray.predict import Shard, Source
 from anyecg_ray.progress import Progress
 from anyecg_ray.segments import SegmentsCard
-from anyecg_ray.splits import PARTS, Person, Split
+from anyecg_ray.splits import PARTS
+
 
 def prepare(settings: Prepare) -> SegmentsCard:
     """Write the store and return its card; a store that stands already is left as it is.

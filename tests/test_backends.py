@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from anyecg_ray import backends
+from anyecg_ray import backends, runners
 from anyecg_ray.backends import Compute, Estimator, choose
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.weights import untrained
@@ -72,8 +72,20 @@ def test_bfloat16_that_is_too_coarse_is_left_where_nobody_asked_for_it(monkeypat
     monkeypatch.setattr(backends, "_bfloat16_is_native", lambda: True)
     estimator = Estimator(bundle, Compute())
     assert estimator.choice.precision == "float32"
-    assert "bfloat16 moves" in str(estimator.choice)
-    assert Estimator(bundle, Compute(precision="bfloat16")).choice.precision == "bfloat16"
+    assert "bfloat16 throughout moves" in str(estimator.choice)
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_bfloat16_in_the_early_stages_alone(monkeypatch, backend):
+    if not backends._bfloat16_is_native():
+        pytest.skip("this processor has no AMX")
+    bundle = untrained("tiny", ["potassium_high"], [*["I", "II", "V1", "V2", "V3", "V4"]], "ecgfounder-finetune", 0)
+    monkeypatch.setattr(backends, "CLOSE", 0.0)
+    estimator = Estimator(bundle, Compute(precision="bfloat16", backend=backend))
+    assert estimator.choice.stages == backends.EARLY
+    x = windows(bundle, 70)
+    right = expected(bundle, x)
+    np.testing.assert_allclose(estimator.logits(x), right, atol=0.05 * np.abs(right).max())
 
 
 def test_a_backend_that_is_wrong_is_refused(monkeypatch):
@@ -84,7 +96,7 @@ def test_a_backend_that_is_wrong_is_refused(monkeypatch):
 
 
 def test_without_openvino(monkeypatch):
-    monkeypatch.setattr(backends, "_openvino_core", lambda: None)
+    monkeypatch.setattr(backends, "openvino_core", lambda: None)
     assert choose(Compute()).backend == "torch"
     assert "pip install" in choose(Compute()).note
     with pytest.raises(InputError, match="not installed"):
@@ -96,7 +108,7 @@ def test_the_graph_is_kept_and_a_cache_that_cannot_be_written_does_no_harm(monke
     monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
     first = Estimator(bundle, Compute(backend="openvino"))
     (kept,) = tmp_path.glob("*.xml")
-    monkeypatch.setattr(backends, "_traced", lambda *_: pytest.fail("traced again"))
+    monkeypatch.setattr(runners, "_traced", lambda *_: pytest.fail("traced again"))
     x = windows(bundle, 3)
     np.testing.assert_array_equal(Estimator(bundle, Compute(backend="openvino")).logits(x), first.logits(x))
     monkeypatch.undo()

@@ -87,10 +87,10 @@ def test_the_default_stays_close(archive, spans, bundle, leads, tmp_path, on_ray
 
 def test_bfloat16_on_request(archive, spans, bundle, tmp_path, on_ray):
     rows, starts, by = scored(spans, bundle(12), tmp_path, precision="bfloat16")
-    assert "bfloat16" in by[0]
+    assert "bfloat16 (in the first 3 stages" in by[0]  # throughout, PyTorch's own too is 0.045 and 0.006 off
     apart = differences(rows, reference.probabilities(archive, starts, LEADS[12]))
-    assert apart.max() <= 0.06  # PyTorch's own bfloat16 is 0.045 and 0.006 off
-    assert apart.mean() <= 0.008
+    assert apart.max() <= 0.02
+    assert apart.mean() <= 0.003
 
 
 def test_torch_does_the_same_without_openvino(archive, spans, bundle, tmp_path, on_ray):
