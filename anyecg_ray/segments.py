@@ -146,17 +146,28 @@ def batches(
 def dataset(uri: str, split: str, columns: Sequence[str] | None = None) -> "ray.data.Dataset":
     """A split as a Ray Dataset that streams from the parts; `windows` and `labels` read its pyarrow batches.
 
-    Raises InputError where the split has no windows.
+    Its own reader, because Ray's read_parquet was three times slower on these files. How many windows there are says
+    the card. Raises InputError where the split has none.
     """
     import ray.data  # training needs it, evaluation does not
-    from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-    found = [storage.filesystem(part) for part in parts(uri, split)]
+    found = parts(uri, split)
     if not found:
         raise InputError(f"{uri}: no windows in split {split}; make segments with `anyecg prepare`")
-    return ray.data.read_parquet(
-        [path for _, path in found],
-        filesystem=None if storage.is_local(uri) else PyFileSystem(FSSpecHandler(found[0][0])),
-        columns=None if columns is None else list(columns),
-        partitioning=None,
+    return ray.data.range(len(found), override_num_blocks=len(found)).map_batches(
+        _read_parts,  # type: ignore[arg-type]  # Ray forgets fn_args
+        fn_args=(found, None if columns is None else list(columns)),
+        batch_size=None,
+        batch_format="pyarrow",
     )
+
+
+BLOCK_ROWS = 2048
+"""Windows to a block of Ray's: 20 MB a lead."""
+
+
+def _read_parts(batch: pa.Table, found: list[str], columns: list[str] | None) -> Iterator[pa.Table]:
+    for index in batch.column("id").to_pylist():
+        with storage.open_input(found[index]) as file:
+            for rows in pq.ParquetFile(file).iter_batches(BLOCK_ROWS, columns=columns):
+                yield pa.Table.from_batches([rows])
