@@ -143,18 +143,19 @@ def batches(
             yield from pq.ParquetFile(file).iter_batches(batch_size, columns=wanted)
 
 
-def dataset(uri: str, split: str, columns: Sequence[str] | None = None) -> "ray.data.Dataset":
+def dataset(uri: str, split: str, columns: Sequence[str] | None = None, shuffle: bool = False) -> "ray.data.Dataset":
     """A split as a Ray Dataset that streams from the parts; `windows` and `labels` read its pyarrow batches.
 
     Its own reader, because Ray's read_parquet was three times slower on these files. How many windows there are says
-    the card. Raises InputError where the split has none.
+    the card. shuffle: the parts come in another order in every pass. Raises InputError where the split has none.
     """
     import ray.data  # training needs it, evaluation does not
 
     found = parts(uri, split)
     if not found:
         raise InputError(f"{uri}: no windows in split {split}; make segments with `anyecg prepare`")
-    return ray.data.range(len(found), override_num_blocks=len(found)).map_batches(
+    places = ray.data.range(len(found), override_num_blocks=len(found))
+    return (places.randomize_block_order() if shuffle else places).map_batches(
         _read_parts,  # type: ignore[arg-type]  # Ray forgets fn_args
         fn_args=(found, None if columns is None else list(columns)),
         batch_size=None,
