@@ -32,6 +32,8 @@ VERBS = {
     "import-weights": Verb("weights", "ImportWeights", "import_weights", "turn a published checkpoint into a bundle"),
     "init": Verb("weights", "Init", "init", "make an untrained bundle for tests, demos and benchmarks"),
     "prepare": Verb("prepare", "Prepare", "prepare", "label an archive's windows and store them for training"),
+    "train": Verb("train", "Train", "train", "train a network on segments, from weights or from scratch"),
+    "evaluate": Verb("evaluate", "Evaluate", "evaluate", "say how good a bundle is, with a report to read"),
     "backfill": Verb("backfill", "Backfill", "backfill", "score a manifest: one row per span, whatever happens"),
     "bench": Verb("bench", "Bench", "bench", "measure the stages, alone and end to end"),
 }

@@ -110,7 +110,7 @@ class Bundle:
 
     def network(self) -> Net1D:
         """The network with these weights, ready to predict."""
-        net = Net1D(_sizes(self.card.encoder), self.card.columns)
+        net = Net1D(sizes(self.card.encoder), self.card.columns)
         net.load_state_dict(self.state, strict=True)
         return net.eval().requires_grad_(False)
 
@@ -168,7 +168,7 @@ def load_card(uri: str) -> Card:
     where = storage.join(uri, CARD)
     try:
         card = Card.model_validate(json.loads(_read(uri, CARD)))
-        _sizes(card.encoder)
+        sizes(card.encoder)
     except (ValueError, TypeError) as error:  # ValidationError is a ValueError
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
@@ -222,7 +222,8 @@ def calibrated(logits: np.ndarray, calibration: Calibration | None) -> np.ndarra
     return p
 
 
-def _sizes(encoder: dict[str, Any]) -> Sizes:
+def sizes(encoder: dict[str, Any]) -> Sizes:
+    """The encoder's sizes from a card. Raises ValueError for an encoder that this version does not know."""
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in encoder.items() if k != "kind"}
     if encoder.get("kind") != "net1d":
         raise ValueError(f"encoder.kind is {encoder.get('kind')!r}; this version knows net1d")

@@ -59,6 +59,11 @@ def join(uri: str, *parts: str) -> str:
     return whole
 
 
+def absolute(uri: str) -> str:
+    """The same location whatever the working folder of the process that uses it."""
+    return filesystem(uri)[1] if is_local(uri) else uri
+
+
 @lru_cache
 def _s3() -> fsspec.AbstractFileSystem:
     fs = fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=S3_CLIENT)

@@ -1,0 +1,255 @@
+"""How good a bundle is on patients that it has never seen, set against what is simple, and what could flatter it.
+
+Every figure has an interval from 1,000 draws of patients (not windows), the number of patients behind it, and none
+is given where there are too few. Thresholds and calibration are the bundle's own, fitted on validation data.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from anyecg_ray import (
+    __version__,
+    baselines,
+    bootstrap,
+    cells,
+    leakage,
+    metrics,
+    model,
+    predictions,
+    report,
+    segments,
+    storage,
+)
+from anyecg_ray.backends import Compute, Estimator
+from anyecg_ray.baselines import Baselines
+from anyecg_ray.config import InputError
+from anyecg_ray.leakage import Check
+from anyecg_ray.model import Bundle, IndicatorCard
+from anyecg_ray.predictions import Predictions
+from anyecg_ray.segments import SegmentsCard
+
+TIERS = (("strong", 0.65), ("moderate", 0.55), ("limited", -1.0))
+"""AnyECG-Lab's, by AUROC; its own counts among 108 indicators were 33, 59 and 16."""
+
+PAPER = {"strong": 33, "moderate": 59, "limited": 16}
+
+
+class Evaluate(Compute):
+    """Measure a bundle on a split of segments and write a report."""
+
+    segments: str
+    """What `anyecg prepare` wrote."""
+
+    bundle: str
+    """The model to be judged."""
+
+    out: str
+    """Where metrics.parquet, report.json and report.html go."""
+
+    split: str = "test"
+    """Which patients: test; val only to try things out."""
+
+    compare: str | None = None
+    """Another bundle, scored on the same windows: differences are paired."""
+
+    by: list[str] = []
+    """Further columns of the segments that make slices; age bands and sex always do."""
+
+    age_bands: list[int] = [40, 65, 80]
+    """Where age bands begin."""
+
+    min_patients: int = 5
+    """Patients with a positive, and with a negative, that a figure needs."""
+
+    draws: int = 1000
+    """Of the bootstrap."""
+
+    seed: int = 0
+    """Of the bootstrap."""
+
+    baselines: Baselines = Baselines()
+    """What the simple models are fitted on."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that the report shows."""
+
+    card: SegmentsCard
+    bundle: Bundle
+    settings: Evaluate
+    found: Predictions
+    rows: list[dict[str, Any]]
+    checks: list[Check]
+    computed_by: str
+    fitted_on: int
+    """Training windows that the simple models saw."""
+
+    def overall(self, level: str = "encounter") -> list[dict[str, Any]]:
+        """Rows of the whole split at one level, the best AUROC first."""
+        mine = [r for r in self.rows if r["slice"] == "all" and r["level"] == level]
+        return sorted(mine, key=lambda r: -float(-1 if r.get("auroc") is None else r["auroc"]))
+
+
+def evaluate(settings: Evaluate) -> Evaluation:
+    """Evaluate, write the three files and print the table. Raises InputError where something does not fit."""
+    card, bundle = segments.read_card(settings.segments), model.load(settings.bundle)
+    indicators = _common(card, bundle, settings)
+    checks = _checks_before(card, bundle, settings)
+    estimators = {"model": Estimator(bundle, settings)}
+    if settings.compare:
+        other = model.load(settings.compare)
+        _check_recipe(card, other, settings.compare)
+        estimators["compare"] = Estimator(other, settings)
+    fitted, seen = _baselines(settings, card, indicators)
+    leads = len(card.recipe["leads"])
+    batches = predictions.batches(settings.segments, settings.split, 512, indicators, leads, settings.by)
+    try:
+        found = predictions.score(batches, indicators, estimators, fitted, settings.by)
+        slices = cells.slices(found.groups, settings.age_bands)
+    except ValueError as error:
+        raise InputError(f"{settings.segments}: {error}") from None
+    times = bootstrap.multiplicities(int(found.patient.max()) + 1, settings.draws, settings.seed)
+    rows = [dict(cells.clean(r)) for r in cells.rows(found, slices, times, settings.min_patients)]
+    checks += [leakage.too_good(rows), leakage.controls(rows)]
+    it = Evaluation(card, bundle, settings, found, rows, checks, str(estimators["model"].choice), seen)
+    _write(it)
+    _print(it)
+    return it
+
+
+def _common(card: SegmentsCard, bundle: Bundle, settings: Evaluate) -> list[IndicatorCard]:
+    """The bundle's indicators of which the segments have labels; the segments must be made as the bundle reads them."""
+    _check_recipe(card, bundle, settings.bundle)
+    labelled = {i.key for i in card.indicators}
+    common = [i for i in bundle.card.indicators if i.key in labelled]
+    if not common:
+        raise InputError(
+            f"{settings.bundle}: estimates none of the segments' indicators ({', '.join(sorted(labelled)[:8])} …); "
+            "give a bundle that was trained on such segments"
+        )
+    if not card.windows.get(settings.split):
+        raise InputError(f"setting split: {settings.segments} has no windows in {settings.split}")
+    return common
+
+
+def _check_recipe(card: SegmentsCard, bundle: Bundle, where: str) -> None:
+    if bundle.card.preprocess_fingerprint != card.preprocess_fingerprint:
+        differ = ", ".join(bundle.recipe.differences(card.preprocessing())) or "its version"
+        raise InputError(f"{where}: its preprocessing is not that of the segments (differs in: {differ})")
+
+
+def _checks_before(card: SegmentsCard, bundle: Bundle, settings: Evaluate) -> list[Check]:
+    """Refuse a patient or an encounter in two splits; say whether the model may have seen these patients."""
+    checks = []
+    for what, column in (("patient", "patient_id"), ("encounter", "encounter_id")):
+        members = {split: _members(settings.segments, split, column) for split in card.windows}
+        checks.append(leakage.disjoint(members, what, settings.segments))
+    checks.append(leakage.trained_here(bundle.card, card.fingerprint))
+    values = [i for i in bundle.card.indicators if i.direction == "value" and i.key in {c.key for c in card.indicators}]
+    train, test = (_labels(settings.segments, split, values) for split in ("train", settings.split))
+    checks.append(leakage.scales(values, train, test))
+    return checks
+
+
+def _members(uri: str, split: str, column: str) -> set[str | None]:
+    return {v for rows in segments.batches(uri, split, 8192, [column]) for v in rows.column(column).to_pylist()}
+
+
+def _labels(uri: str, split: str, indicators: Sequence[IndicatorCard]) -> np.ndarray:
+    keys = [i.key for i in indicators]
+    if not keys:
+        return np.empty((0, 0))
+    found = [
+        segments.labels(rows, keys) for rows in segments.batches(uri, split, 8192, [segments.label(k) for k in keys])
+    ]
+    return np.concatenate(found) if found else np.empty((0, len(keys)))
+
+
+def _baselines(
+    settings: Evaluate, card: SegmentsCard, indicators: list[IndicatorCard]
+) -> tuple[baselines.Fitted | None, int]:
+    """The simple models, fitted on the training split; none where it has no windows."""
+    if not card.windows["train"]:
+        return None, 0
+    leads = card.recipe["leads"]
+    batches = predictions.batches(settings.segments, "train", 512, indicators, len(leads))
+    rows = predictions.training_rows(batches, indicators, leads, settings.baselines)
+    return baselines.fit(rows, [i.direction == "value" for i in indicators], settings.baselines), len(rows.age)
+
+
+def tiers(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """How many indicators are in each of AnyECG-Lab's tiers."""
+    aurocs = [r["auroc"] for r in rows if r.get("auroc") is not None and not leakage.is_control(r["indicator"])]
+    found = [next(name for name, least in TIERS if a > least or (name == "moderate" and a == least)) for a in aurocs]
+    return {name: found.count(name) for name, _ in TIERS}
+
+
+def curves(it: Evaluation) -> dict[str, dict[str, Any]]:
+    """ROC and calibration of each indicator that has figures, over encounters."""
+    drawn = {}
+    told = {r["indicator"] for r in it.overall() if r.get("auroc") is not None}
+    for k, indicator in enumerate(it.found.indicators):
+        if indicator.key in told:
+            level = cells.encounter_level(it.found, k)
+            p, positive = level.estimates["model"], level.y > 0.5
+            drawn[indicator.key] = {
+                "roc": metrics.roc_points(p, positive).tolist(),
+                "calibration": metrics.calibration_bins(p, positive).tolist(),
+            }
+    return drawn
+
+
+def _write(it: Evaluation) -> None:
+    out = it.settings.out
+    sink = io.BytesIO()
+    pq.write_table(cells.table(it.rows), sink)
+    storage.write_atomic(storage.join(out, "metrics.parquet"), sink.getvalue())
+    told = {
+        "bundle": it.bundle.card.model_dump(exclude={"indicators", "training"}),
+        "segments": {"fingerprint": it.card.fingerprint, "windows": it.card.windows, "patients": it.card.patients},
+        "settings": it.settings.model_dump(),
+        "computed_by": it.computed_by,
+        "code_version": __version__,
+        "tiers": tiers(it.overall()),
+        "paper_tiers": PAPER,
+        "checks": [c._asdict() for c in it.checks],
+        "drops": it.card.drops,
+        "indicators": it.overall(),
+        "curves": curves(it),
+    }
+    storage.write_atomic(storage.join(out, "report.json"), (json.dumps(told, indent=2, default=str) + "\n").encode())
+    storage.write_atomic(
+        storage.join(out, "report.html"), report.page(it, tiers(it.overall()), PAPER, curves(it)).encode()
+    )
+
+
+def _print(it: Evaluation) -> None:
+    patients = it.found.patient.max() + 1
+    print(f"{it.settings.split}: {len(it.found.labels):,} windows of {patients:,} patients, by encounter:")
+    for row in it.overall():
+        print(f"  {row['indicator']:28} {_figure(row)}")
+    for check in it.checks:
+        print(f"{check.verdict}: {check.name}: {check.detail}")
+    print(f"report: {storage.join(it.settings.out, 'report.html')}")
+
+
+def _figure(row: dict[str, Any]) -> str:
+    if row.get("note"):
+        return str(row["note"])
+    if row["direction"] == "value":
+        return f"MAE {row['mae']:.3g} {row['unit'] or ''}, r {row['pearson']:.2f}"
+    rivals = {k: row.get(f"{k}_auroc") for k in ("age_sex", "features", "compare")}
+    beside = ", ".join(f"{k.replace('_', ' and ')} {v:.3f}" for k, v in rivals.items() if v is not None)
+    interval = f"{_or_dash(row['auroc_low'])}–{_or_dash(row['auroc_high'])}"
+    return f"AUROC {row['auroc']:.3f} ({interval}), {row['n_patients_positive']} positive patients; {beside}"
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
