@@ -11,7 +11,7 @@ from anyecg_ray.leakage import is_control
 if TYPE_CHECKING:
     from anyecg_ray.evaluate import Evaluation
 
-BLUE, GREY, LINE, SOFT = "#0b5cad", "#8c959f", "#d0d7de", "#57606a"
+BLUE, GREY, LINE = "#0b5cad", "#8c959f", "#d0d7de"
 
 RIVALS = {"age_sex": "age and sex alone", "features": "hand-measured ECG", "compare": "compared bundle"}
 
@@ -108,42 +108,31 @@ def _grid(label: str, heads: Sequence[str], rows: Sequence[Sequence[str]], text:
 
 
 def _forest(rows: Sequence[Mapping[str, Any]]) -> str:
-    """AUROCs with their intervals, one under the other, best first."""
+    """AUROCs with their intervals, one under the other, best first; a name stands above its line where it is narrow."""
     told = [r for r in rows if r.get("auroc") is not None]
     if not told:
         return "<p>No indicator has enough patients for a figure.</p>"
-    left, width, step, top = 300, 860, 26, 30
-    low = min(0.4, *(min(r["auroc_low"] or 0.5, r["auroc"], r.get("age_sex_auroc") or 0.5) for r in told))
-    low = max(0.0, int(low * 10) / 10)
+    shown = [r[n] for r in told for n in ("auroc", "auroc_low", "age_sex_auroc") if r.get(n) is not None]
+    low = int(min(0.4, *shown) * 10) / 10
 
-    def x(value: float) -> float:
-        return left + (value - low) / (1 - low) * (width - left - 20)
+    def at(value: float) -> str:
+        return f"{100 * (value - low) / (1 - low):.2f}%"
 
-    height = top + step * len(told) + 12
-    parts = [
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Forest plot of AUROCs; the table below has the numbers">'
-    ]
-    for i in range(round(low * 10), 11):
-        at = x(i / 10)
-        dash = "" if i == 5 else ' stroke-dasharray="2 4"'
-        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{top - 8}" y2="{height - 8}" stroke="{LINE}"{dash}/>')
-        parts.append(f'<text x="{at:.1f}" y="14" font-size="12" text-anchor="middle">{i / 10:.1f}</text>')
-    for k, row in enumerate(told):
-        y = top + step * k + step / 2
-        parts.append(f'<text x="0" y="{y + 4:.1f}" font-size="13">{_named(row)}</text>')
+    ticks = [i / 10 for i in range(round(low * 10), 11)]
+    lines = "".join(f'<i class="{"half" if v == 0.5 else "tick"}" style="left:{at(v)}"></i>' for v in ticks)
+    axis = "".join(f'<b style="left:{at(v)}">{v:.1f}</b>' for v in ticks)
+    parts = [f'<div class="forest" aria-hidden="true"><span></span><div class="track axis">{axis}</div>']
+    for row in told:
+        marks = lines
         if row["auroc_low"] is not None:
-            parts.append(
-                f'<line x1="{x(row["auroc_low"]):.1f}" x2="{x(row["auroc_high"]):.1f}" y1="{y:.1f}" y2="{y:.1f}" '
-                f'stroke="{BLUE}" stroke-width="2.5"/>'
-            )
-        parts.append(f'<circle cx="{x(row["auroc"]):.1f}" cy="{y:.1f}" r="4.5" fill="{BLUE}"/>')
+            width = f"{100 * (row['auroc_high'] - row['auroc_low']) / (1 - low):.2f}%"
+            marks += f'<i class="line" style="left:{at(row["auroc_low"])};width:{width}"></i>'
+        marks += f'<i class="dot" style="left:{at(row["auroc"])}"></i>'
         if row.get("age_sex_auroc") is not None:
-            parts.append(
-                f'<circle cx="{x(row["age_sex_auroc"]):.1f}" cy="{y:.1f}" r="4.5" fill="#fff" stroke="{GREY}" stroke-width="2"/>'
-            )
-    caption = f"By encounter. ● this bundle with its 95% interval, ○ age and sex alone. {len(told)} indicators."
-    chart = _scroll("Forest plot", f'<div style="min-width:640px">{"".join(parts)}</svg></div>')
-    return f"<figure>{chart}<figcaption>{caption}</figcaption></figure>"
+            marks += f'<i class="ring" style="left:{at(row["age_sex_auroc"])}"></i>'
+        parts.append(f'<span>{_named(row)}</span><div class="track">{marks}</div>')
+    caption = f"By encounter. ● this bundle with its 95% interval, ○ age and sex alone. {len(told)} indicators; numbers below."
+    return f"<figure>{''.join(parts)}</div><figcaption>{caption}</figcaption></figure>"
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
