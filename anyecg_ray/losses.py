@@ -66,15 +66,15 @@ def asymmetric(logit: Tensor, label: Tensor, gamma: float = 4.0, margin: float =
 def positive_unlabelled(logit: Tensor, label: Tensor, prevalence: Tensor, told: Tensor) -> Tensor:
     """Non-negative risk where a 0 means "not stated", as in diagnoses that a reader need not have written down.
 
-    Kiryo et al., 2017; ECGFounder trains on such labels. The risk is the batch's, given back evenly as (n,).
+    Kiryo et al., 2017, with all that was read as the unlabelled sample; ECGFounder trains on such labels. The risk
+    is the batch's, given back evenly as (n,).
     """
-    positive, unlabelled = label * told, (1 - label) * told
-    n_positive, n_unlabelled = positive.sum().clamp(min=1), unlabelled.sum().clamp(min=1)
+    positive = label * told
+    n_positive, n_told = positive.sum().clamp(min=1), told.sum().clamp(min=1)
     as_positive, as_negative = -functional.logsigmoid(logit), -functional.logsigmoid(-logit)
     of_positives = prevalence * (as_positive * positive).sum() / n_positive
-    of_negatives = (as_negative * unlabelled).sum() / n_unlabelled - prevalence * (
-        as_negative * positive
-    ).sum() / n_positive
+    on_all, on_positives = (as_negative * told).sum() / n_told, (as_negative * positive).sum() / n_positive
+    of_negatives = on_all - prevalence * on_positives
     risk = of_positives + of_negatives.clamp(min=0)
     return risk.expand_as(logit)
 

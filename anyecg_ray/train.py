@@ -83,7 +83,7 @@ def train(settings: Train) -> Bundle:
     """Train, write the bundle and return it. Raises InputError for what cannot be used, JobError where it failed."""
     # Ray Train gives its workers a folder of their own to run in
     settings = settings.model_copy(update={n: storage.absolute(getattr(settings, n)) for n in ("segments", "out")})
-    card = segments.read_card(settings.segments)
+    card = _standardised(segments.read_card(settings.segments), settings.segments)
     _check(card, settings)
     began = start.state(settings.init, settings.preset, card, settings.seed)
     print(began.told, flush=True)
@@ -105,6 +105,19 @@ def _check(card: SegmentsCard, settings: Train) -> None:
             raise InputError(f"{settings.segments}: no windows to train on in split {split}")
     if settings.workers < 1:
         raise InputError(f"setting workers: {settings.workers}; give 1 or more")
+
+
+def _standardised(card: SegmentsCard, uri: str) -> SegmentsCard:
+    """The card with each value's mean and deviation over the training windows: what the network's 0 and 1 stand for."""
+    values = [i.key for i in card.indicators if i.direction == "value"]
+    if not values:
+        return card
+    columns = [segments.label(k) for k in values]
+    y = np.concatenate([segments.labels(rows, values) for rows in segments.batches(uri, "train", 8192, columns)])
+    mean = np.atleast_1d(np.nanmean(y, axis=0, dtype=np.float64))
+    deviation = np.atleast_1d(np.nanstd(y, axis=0, dtype=np.float64))
+    told = {k: {"offset": float(m), "scale": float(d) or 1.0} for k, m, d in zip(values, mean, deviation, strict=True)}
+    return card.model_copy(update={"indicators": [i.model_copy(update=told.get(i.key, {})) for i in card.indicators]})
 
 
 def _trainer(settings: Train, card: SegmentsCard, began: start.Start, name: str, notes: Any) -> TorchTrainer:
