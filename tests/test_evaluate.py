@@ -1,0 +1,203 @@
+"""An honest evaluation: figures with their patients, rivals beside them, and leaks refused or told."""
+
+import json
+from pathlib import Path
+
+import make_segments
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from anyecg_ray import baselines, metrics, model, segments
+from anyecg_ray.cli import main
+from anyecg_ray.config import InputError
+from anyecg_ray.evaluate import Evaluate, evaluate, tiers
+from anyecg_ray.train import Train, train
+from anyecg_ray.train_loop import Learning
+from anyecg_ray.weights import Init, init
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("segments")
+    make_segments.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(store, tmp_path_factory, on_ray):
+    out = tmp_path_factory.mktemp("bundle")
+    learning = Learning(epochs=3, lr=0.004, batch=16)
+    train(Train(segments=str(store), out=str(out), preset="tiny", learning=learning))
+    return out
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("untrained")
+    init(Init(out=str(out), indicators=["potassium_high", "potassium_value"]))
+    return out
+
+
+@pytest.fixture(scope="module")
+def it(store, bundle, untrained, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    return evaluate(
+        Evaluate(segments=str(store), bundle=str(bundle), out=str(out), compare=str(untrained), precision="float32")
+    )
+
+
+@pytest.fixture(scope="module")
+def table(it):
+    return pd.read_parquet(Path(it.settings.out) / "metrics.parquet").set_index(["indicator", "level", "slice"])
+
+
+def test_figures_are_those_of_the_test_patients_with_intervals(table, store, it):
+    row = table.loc["potassium_high", "window", "all"]
+    rows = list(segments.batches(str(store), "test"))
+    y = np.concatenate([segments.labels(r, ["potassium_high"]) for r in rows])[:, 0] > 0
+    assert row.auroc == pytest.approx(metrics.auroc(it.found.estimates["model"][:, 0], y))
+    assert row.auroc > 0.85
+    assert row.auroc_low < row.auroc < row.auroc_high
+    assert (row.n_patients, row.n) == (60, 240)
+    assert row.n_positive == y.sum()
+    assert row.n_positive + row.n_negative == row.n
+
+
+def test_encounters_are_means_of_windows(table, it):
+    row = table.loc["potassium_high", "encounter", "all"]
+    assert (row.n, row.n_patients) == (60, 60)
+    p = pd.Series(it.found.estimates["model"][:, 0]).groupby(it.found.encounter).mean()
+    y = pd.Series(it.found.labels[:, 0]).groupby(it.found.encounter).max()
+    assert row.auroc == pytest.approx(metrics.auroc(p.to_numpy(), y.to_numpy() > 0))
+
+
+def test_negative_controls_are_at_chance(table, it):
+    row = table.loc["control_a_high", "encounter", "all"]
+    assert row.auroc_low < 0.5 < row.auroc_high
+    (check,) = [c for c in it.checks if "controls" in c.name.lower()]
+    assert check.verdict == "passed"
+
+
+def test_rivals_stand_beside_the_model(table):
+    row = table.loc["potassium_high", "encounter", "all"]
+    assert row.prevalence_auroc == pytest.approx(0.5)
+    assert row.age_sex_auroc < row.auroc
+    assert row.over_age_sex == pytest.approx(row.auroc - row.age_sex_auroc)
+    assert row.over_age_sex_low > 0
+    assert row.over_compare == pytest.approx(row.auroc - row.compare_auroc)
+    assert row.over_compare_low < row.over_compare < row.over_compare_high
+
+
+def test_values_have_errors_in_their_unit(table, it):
+    row = table.loc["potassium_value", "window", "all"]
+    assert row.unit == "mmol/L"
+    assert row.mae < row.rmse < 1
+    assert row.limit_low < row.bias < row.limit_high
+    assert np.isnan(row.auroc)
+
+
+def test_slices_add_up_and_small_ones_have_no_figure(table):
+    sexes = table.xs("potassium_high").xs("window").loc[["sex=F", "sex=M"]]
+    assert sexes.n.sum() == 240
+    bands = [s for s in table.index.get_level_values("slice").unique() if s.startswith("age=")]
+    assert len(bands) == 4
+    few = table[(table.n_patients_positive < 5) & (table.direction != "value")]
+    assert few.auroc.isna().all()
+    assert few.note.str.contains("figures need 5").all()
+
+
+def test_the_report_says_it_all(it):
+    page = (Path(it.settings.out) / "report.html").read_text()
+    for told in (
+        "A research output",
+        "Potassium high",
+        "AnyECG-Lab",
+        "window: noisy",
+        "No patient in two splits",
+        "store0",
+    ):
+        assert told in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert "<script" not in page
+    told = json.loads((Path(it.settings.out) / "report.json").read_text())
+    assert told["paper_tiers"] == {"strong": 33, "moderate": 59, "limited": 16}
+    assert {i["indicator"] for i in told["indicators"]} == {"potassium_high", "control_a_high", "potassium_value"}
+    assert told["curves"]["potassium_high"]["roc"][0] == [0, 0]
+
+
+def test_tiers():
+    rows = [{"indicator": f"x{i}", "auroc": a} for i, a in enumerate([0.9, 0.65, 0.6, 0.55, 0.5, None])]
+    assert tiers([*rows, {"indicator": "control_a", "auroc": 0.9}]) == {"strong": 1, "moderate": 3, "limited": 1}
+
+
+def evaluated(store, bundle, out, **more):
+    return evaluate(Evaluate(segments=str(store), bundle=str(bundle), out=str(out), draws=50, **more))
+
+
+def test_a_patient_in_two_splits_is_refused(store, bundle, tmp_path):
+    make_segments.write(tmp_path / "leaky")
+    part = tmp_path / "leaky" / "split=test" / "part-0.parquet"
+    rows = pq.read_table(part)
+    ids = ["p3" if i < 4 else p for i, p in enumerate(rows["patient_id"].to_pylist())]
+    place = rows.schema.get_field_index("patient_id")
+    pq.write_table(rows.set_column(place, "patient_id", pa.array(ids)), part)
+    with pytest.raises(InputError, match="patient p3 is in the splits train and test"):
+        evaluated(tmp_path / "leaky", bundle, tmp_path / "out")
+
+
+def test_labels_among_the_inputs_are_refused():
+    with pytest.raises(InputError, match="label"):
+        baselines.check_inputs(["age", "label:potassium_high"])
+
+
+def test_a_scale_that_was_fitted_on_the_test_patients_is_told(store, bundle, tmp_path):
+    leaky = model.load(str(bundle))
+    y = np.concatenate([segments.labels(r, ["potassium_value"]) for r in segments.batches(str(store), "test")])
+    cards = [
+        i.model_copy(update={"offset": float(y.mean())}) if i.direction == "value" else i for i in leaky.card.indicators
+    ]
+    model.save(model.Bundle(leaky.card.model_copy(update={"indicators": cards}), leaky.state), str(tmp_path / "b"))
+    checks = evaluated(store, tmp_path / "b", tmp_path / "out").checks
+    (told,) = [c for c in checks if c.verdict == "warning" and "potassium_value" in c.detail]
+    assert "test split's mean" in told.detail
+
+
+def test_a_model_that_saw_others_or_nobody_is_told(store, untrained, bundle, tmp_path):
+    checks = evaluated(store, untrained, tmp_path / "a").checks
+    assert any(c.verdict == "warning" and "untrained" in c.detail for c in checks)
+    make_segments.write(tmp_path / "other", fingerprint="another")
+    checks = evaluated(tmp_path / "other", bundle, tmp_path / "b").checks
+    assert any(c.verdict == "warning" and "patients may be the same" in c.detail for c in checks)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"bundle": "nowhere"}, "not a bundle"),
+        ({"segments": "nowhere"}, "no finished segments"),
+        ({"split": "exam"}, "no windows in exam"),
+        ({"by": '["record_id"]'}, "record_id has 60 values"),
+    ],
+)
+def test_wrong_settings_are_one_line(store, bundle, tmp_path, capsys, change, told):
+    given = {"segments": str(store), "bundle": str(bundle), "out": str(tmp_path / "o"), "draws": "20"} | change
+    assert main(["evaluate", *[f"--{k}={v}" for k, v in given.items()]]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_a_bundle_of_another_preprocessing_is_refused(store, tmp_path):
+    init(Init(out=str(tmp_path / "z"), recipe="ecgfounder-zscore"))
+    with pytest.raises(InputError, match="differs in: notch, band, median"):
+        evaluated(store, tmp_path / "z", tmp_path / "o")
+
+
+def test_a_bundle_of_other_indicators_is_refused(store, tmp_path):
+    init(Init(out=str(tmp_path / "z"), indicators=["sodium_low"]))
+    with pytest.raises(InputError, match="estimates none of the segments' indicators"):
+        evaluated(store, tmp_path / "z", tmp_path / "o")
