@@ -13,7 +13,7 @@ def shown(tmp_path_factory):
 
     folder, out = tmp_path_factory.mktemp("demo"), io.StringIO()
     with contextlib.redirect_stdout(out):
-        assert main(["demo", "--out", str(folder), "--encounters", "6", "--minutes", "1"]) == 0
+        assert main(["demo", "--out", str(folder), "--encounters", "60", "--minutes", "1", "--epochs", "2"]) == 0
     return folder, out.getvalue()
 
 
@@ -21,7 +21,7 @@ def test_it_shows_the_table_the_counts_and_where_the_picture_is(shown):
     folder, text = shown
     assert "potassium_high" in text
     assert "  ok " in text
-    assert "these numbers mean nothing" in text
+    assert "no number here is about anybody" in text
     assert f"{folder}/strip.png" in text
     rows = pd.read_parquet(folder / "estimates" / "ecg_lab_estimate")
     assert rows.probability.notna().any()
@@ -35,13 +35,20 @@ def test_the_picture_is_a_picture(shown):
     assert len({tuple(p) for p in pixels[::7, ::7].reshape(-1, pixels.shape[2]).round(2)}) > 10
 
 
+def test_the_page_shows_it_all(shown):
+    page = (shown[0] / "index.html").read_text()
+    for told in ('src="strip.png"', 'href="report/report.html"', "potassium_high", "Spans by status"):
+        assert told in page
+    assert (shown[0] / "report" / "report.html").exists()
+
+
 def test_the_lines_it_prints_are_the_commands_that_it_ran(shown):
     import shlex
 
     from anyecg_ray import cli
 
     lines = [line.removeprefix("$ anyecg ") for line in shown[1].splitlines() if line.startswith("$ anyecg ")]
-    assert [line.split()[0] for line in lines] == ["synth", "manifest", "init", "backfill"]
+    assert [line.split()[0] for line in lines] == ["synth", "manifest", "prepare", "train", "evaluate", "backfill"]
     for line in lines:  # each is a whole command: its settings are accepted as they stand
         verb, *flags = shlex.split(line)
         entry = cli.VERBS[verb]
