@@ -20,7 +20,7 @@ import pyarrow as pa
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from anyecg_ray import __version__, published, storage, weights
+from anyecg_ray import __version__, bench_train, published, storage, weights
 from anyecg_ray.backends import Compute, Estimator, cores
 from anyecg_ray.backfill import Backfill, plan, score
 from anyecg_ray.config import InputError
@@ -45,9 +45,9 @@ STAGE_S = 5.0
 class Bench(Compute):
     """Measure the stages, alone and end to end, and print a table."""
 
-    what: CliPositionalArg[Literal["model", "preprocess", "read", "score", "growth"]]
+    what: CliPositionalArg[Literal["model", "preprocess", "read", "score", "growth", "train"]]
     """model, preprocess, read: one stage alone. score: all of them and end to end, in one run. growth: end to end
-    over more and more spans."""
+    over more and more spans. train: training through Ray against a bare loop on the same tensors."""
 
     json_file: str | None = Field(default=None, alias="json")
     """Write the figures here too."""
@@ -69,6 +69,12 @@ class Bench(Compute):
 
     published_batches: list[int] = [512, 32]
     """Batch sizes of the published way; the first is the published one. Empty: leave it out."""
+
+    train_encounters: int = 200
+    """Synthetic visits to train on."""
+
+    train_preset: Literal["tiny", "small", "full"] = "tiny"
+    """Size of the network that is trained."""
 
     predict: Predict = Predict()
     """How the pipeline is laid out."""
@@ -264,6 +270,10 @@ def _end_to_end(setup: _Setup, spans: int) -> dict[str, Any]:
     }
 
 
+def _train(setup: _Setup) -> dict[str, Any]:
+    return bench_train.measured(Path(setup.folder), setup.settings.train_encounters, setup.settings.train_preset)
+
+
 def _used(use: Sampled) -> dict[str, Any]:
     return {"cpu_share": use.cpu_share(), "driver_peak_mb": use.driver_mb, "all_peak_mb": use.all_mb}
 
@@ -289,7 +299,14 @@ def _strips(setup: _Setup) -> Any:
     return out
 
 
-_MEASURES = {"model": _model, "preprocess": _preprocess, "read": _read, "score": _score, "growth": _growth}
+_MEASURES = {
+    "model": _model,
+    "preprocess": _preprocess,
+    "read": _read,
+    "score": _score,
+    "growth": _growth,
+    "train": _train,
+}
 
 
 def _machine() -> dict[str, Any]:

@@ -4,6 +4,7 @@ Workers may run on other machines and their output goes to log files; what they 
 small actor, which the driver looks at every second.
 """
 
+import json
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,9 @@ import ray
 from tensorboardX import SummaryWriter
 
 from anyecg_ray import storage
+
+EPOCHS = "epochs.json"
+"""Beside the event files: what each epoch of this run came to, to read without TensorBoard."""
 
 
 class Board:
@@ -44,7 +48,7 @@ class Board:
 @contextmanager
 def shown(uri: str, epochs: int) -> Iterator[Any]:
     """A board whose notes are shown while the block runs; event files go to uri/tensorboard."""
-    notes = ray.remote(num_cpus=0)(Board).remote()
+    notes: Any = ray.remote(num_cpus=0)(Board).remote()
     stop = threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         thread = threading.Thread(target=_watch, args=(notes, stop, epochs, folder), daemon=True)
@@ -54,6 +58,7 @@ def shown(uri: str, epochs: int) -> Iterator[Any]:
         finally:
             stop.set()
             thread.join()
+            (Path(folder) / EPOCHS).write_text(json.dumps(ray.get(notes.read.remote())[1], indent=1))
             _keep(Path(folder), storage.join(uri, "tensorboard"))
             ray.kill(cast(Any, notes))
 

@@ -11,7 +11,22 @@ PACKAGE = Path(__file__).parent.parent / "anyecg_ray"
 MODULES = sorted(p.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for p in PACKAGE.rglob("*.py"))
 
 # what a file may import of the heavy libraries, by the layer that it belongs to
-ON_RAY = {"cluster", "predict", "backfill", "bench", "demo", "train", "prepare", "labelling", "serve", "manifest"}
+ON_RAY = {
+    "cluster",
+    "predict",
+    "learner",
+    "backfill",
+    "bench",
+    "bench_train",
+    "board",
+    "start",
+    "demo",
+    "train",
+    "prepare",
+    "labelling",
+    "serve",
+    "manifest",
+}
 ON_TORCH = {
     "net1d",
     "model",

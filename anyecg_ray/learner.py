@@ -1,0 +1,199 @@
+"""What one worker of Ray Train does: learn, validate, report, epoch by epoch, and go on where one before it died."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed
+from ray.train import Checkpoint
+
+from anyecg_ray import optimise, segments, start, train_loop
+from anyecg_ray.augment import Augment
+from anyecg_ray.backends import cores
+from anyecg_ray.config import JobError
+from anyecg_ray.net1d import Net1D, Sizes
+from anyecg_ray.segments import SegmentsCard
+from anyecg_ray.train_loop import Batch, Learning, Trainer
+
+BUFFER = 2048
+"""Windows among which a worker shuffles; files come in another order each epoch besides."""
+
+STATE = "state.pt"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker is told."""
+
+    segments: str
+    card: SegmentsCard
+    sizes: Sizes
+    learning: Learning
+    augment: Augment
+    head_only: bool
+    seed: int
+
+
+def learn(config: dict[str, Any]) -> None:
+    """One worker: learn, validate, report, epoch by epoch, from the last checkpoint on where there is one."""
+    job, notes = config["job"], config["notes"]
+    card = job.card
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    trainer = _prepared(job, ray.get(config["state"]), rank, world)
+    epoch, best = _resumed(trainer)
+    shard = ray.train.get_dataset_shard("train")
+    while epoch < job.learning.epochs and epoch - best["epoch"] <= job.learning.patience:
+        show = None
+        if rank == 0:
+            show = lambda told, at=epoch: notes.show.remote({"epoch": at, **told})  # noqa: E731
+        done = trainer.epoch(epoch, _batches(shard, job, epoch, rank), show)
+        outputs = _gathered(trainer.logits(_validation(job, rank, world)), world)
+        if len(outputs[0]) != card.windows["val"]:
+            raise JobError(f"read {len(outputs[0])} of {card.windows['val']} validation windows")
+        done.aurocs = train_loop.validation(*outputs, trainer.is_value)
+        score = done.macro if np.isfinite(done.macro) else -done.loss
+        if score > best["score"]:
+            best = {"epoch": epoch, "score": score}
+        told = {
+            "epoch": epoch, "loss": done.loss, "score": score, "best": best["epoch"] == epoch,
+            "samples_per_s": world * done.samples / max(done.seconds, 1e-9), "lr": trainer.schedule.get_last_lr()[-1],
+            "aurocs": dict(zip([i.key for i in card.indicators], done.aurocs, strict=True)),
+        }  # fmt: skip
+        epoch += 1
+        if rank == 0:
+            notes.ended.remote(told)
+        _report_epoch(trainer, told, best, epoch, rank, outputs)
+
+
+def _prepared(job: Job, state: dict[str, torch.Tensor], rank: int, world: int) -> Trainer:
+    """The network on this worker's device, its gradients averaged over all workers."""
+    card = job.card
+    torch.manual_seed(job.seed + rank)
+    # reading takes a tenth of a core: the cores that are set aside for it learn too
+    torch.set_num_threads(max(1, cores() // ray.train.get_context().get_local_world_size()))
+    learning = job.learning
+    net: Any = Net1D(job.sizes, start.columns(card.indicators))
+    net.load_state_dict(state, strict=True)
+    net.to(ray.train.torch.get_device())
+    groups = optimise.groups(net, learning.lr, learning.weight_decay, learning.layer_decay, job.head_only)
+    optimiser = torch.optim.AdamW(groups)
+    if world > 1:
+        net = ray.train.torch.prepare_model(net, parallel_strategy_kwargs={"find_unused_parameters": True})
+    steps = card.windows["train"] // (learning.batch * learning.accumulate * world) * learning.epochs
+    return Trainer(
+        net, optimiser, optimise.schedule(optimiser, steps, learning.warmup), learning, job.augment,
+        [i.direction == "value" for i in card.indicators], _weights(card, learning),
+        card.preprocessing().fs, job.seed * 1000 + rank,
+    )  # fmt: skip
+
+
+def _weights(card: SegmentsCard, learning: Learning) -> torch.Tensor:
+    """Of positives, by indicator; for positive-unlabelled the prevalence that is assumed."""
+    if learning.loss == "positive-unlabelled":
+        return torch.full((len(card.indicators),), learning.prevalence)
+    counts = [card.counts["train"][i.key] for i in card.indicators]
+    odds = [c["negative"] / max(1, c["positive"]) for c in counts]
+    return torch.tensor([min(max(o, 1.0), learning.positive_weight) for o in odds])
+
+
+def _batches(shard: Any, job: Job, epoch: int, rank: int) -> Iterator[Batch]:
+    """This worker's training windows of one epoch, shuffled among BUFFER at a time."""
+    rng = np.random.default_rng([job.seed, epoch, rank])
+    size = job.learning.batch
+    for rows in shard.iter_batches(batch_size=max(BUFFER, size), batch_format="pyarrow", prefetch_batches=1):
+        x, y = _tensors(rows, job.card)
+        order = torch.from_numpy(rng.permutation(len(x)))
+        for i in range(0, len(x), size):
+            some = order[i : i + size]
+            yield Batch(x[some], y[some])
+
+
+def _tensors(rows: Any, card: SegmentsCard) -> Batch:
+    x = torch.from_numpy(segments.windows(rows, len(card.recipe["leads"])))
+    y = segments.labels(rows, [i.key for i in card.indicators])
+    for i, indicator in enumerate(card.indicators):
+        if indicator.direction == "value":
+            y[:, i] = (y[:, i] - indicator.offset) / indicator.scale
+    return Batch(x, torch.from_numpy(y))
+
+
+def _validation(job: Job, rank: int, world: int) -> Iterator[Batch]:
+    """This worker's share of the validation windows: every window is scored by one worker."""
+    columns = ["scale", "samples", *(segments.label(i.key) for i in job.card.indicators)]
+    for i, rows in enumerate(segments.batches(job.segments, "val", 256, columns)):
+        if i % world == rank:
+            yield _tensors(rows, job.card)
+
+
+def _gathered(mine: tuple[np.ndarray, np.ndarray], world: int) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs and labels of all workers' shares, in the order of the workers."""
+    if world == 1:
+        return mine
+    all_of_them: list[Any] = [None] * world
+    torch.distributed.all_gather_object(all_of_them, mine)
+    return np.concatenate([a for a, _ in all_of_them]), np.concatenate([b for _, b in all_of_them])
+
+
+def _report_epoch(
+    trainer: Trainer,
+    told: dict[str, Any],
+    best: dict[str, Any],
+    epoch: int,
+    rank: int,
+    outputs: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Tell Ray the score; the first worker adds the checkpoint, which is uploaded while the next epoch runs."""
+    plain = {k: v for k, v in told.items() if k != "aurocs"} | {f"auroc:{k}": v for k, v in told["aurocs"].items()}
+    if rank != 0:
+        ray.train.report(plain)
+        return
+    folder = tempfile.mkdtemp()
+    net = _plain(trainer.net)
+    torch.save(
+        {
+            "net": net.state_dict(), "optimiser": trainer.optimiser.state_dict(),
+            "schedule": trainer.schedule.state_dict(), "epoch": epoch, "best": best, "outputs": outputs,
+        },
+        os.path.join(folder, STATE),
+    )  # fmt: skip
+    ray.train.report(
+        plain,
+        checkpoint=Checkpoint.from_directory(folder),
+        checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+        delete_local_checkpoint_after_upload=True,
+    )
+
+
+def _plain(net: Any) -> Any:
+    """The network without the wrapper that averages gradients."""
+    return net.module if hasattr(net, "module") else net
+
+
+def _resumed(trainer: Trainer) -> tuple[int, dict[str, Any]]:
+    """The epoch to begin with and the best one so far: from Ray's last checkpoint, else from the start."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return 0, {"epoch": 0, "score": float("-inf")}
+    with checkpoint.as_directory() as folder:
+        saved = read_state(folder)
+    net = _plain(trainer.net)
+    net.load_state_dict(saved["net"], strict=True)
+    trainer.optimiser.load_state_dict(saved["optimiser"])
+    trainer.schedule.load_state_dict(saved["schedule"])
+    return saved["epoch"], saved["best"]
+
+
+def read_state(folder: str) -> dict[str, Any]:
+    """A checkpoint's content."""
+    # our own file of this very run: tensors, numpy arrays and plain values
+    content: dict[str, Any] = torch.load(Path(folder, STATE), map_location="cpu", weights_only=False)
+    return content
