@@ -1,34 +1,34 @@
 """Score a manifest and commit it shard by shard: kill it anywhere, run the same line again, and it goes on.
 
-A shard is a slice of the manifest's rows. Its rows come out of the pipeline in any order; once they are all
-there the driver commits them in one atomic step (ledger.py). A run that finds a shard committed skips it
-without reading it.
+A shard is a slice of the manifest's rows. Its rows come out of the pipeline in any order; once they are all there the
+driver makes them durable in one atomic step (ledger.py) and carries them into the warehouse in another (delivery.py).
+A run that finds a shard scored skips it without reading it.
 """
 
-import platform
-import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
-from anyecg_ray import __version__, cluster, schema, storage
+from anyecg_ray import index_times, schema, storage
 from anyecg_ray.backends import Compute
 from anyecg_ray.config import InputError, JobError, fingerprint
-from anyecg_ray.ledger import Ledger, with_provenance
-from anyecg_ray.manifest import ManifestFile, open_manifest
+from anyecg_ray.delivery import Delivery
+from anyecg_ray.index_times import IndexTimes
+from anyecg_ray.lease import Lease
+from anyecg_ray.ledger import Ledger
+from anyecg_ray.manifest import ManifestFile, open_manifest, read_rows
 from anyecg_ray.model import Card, load
-from anyecg_ray.predict import Predict, Shard, Source, estimates
+from anyecg_ray.predict import Predict, Shard, Source
 from anyecg_ray.preprocess import Recipe
 from anyecg_ray.progress import Progress
 from anyecg_ray.publish import Granularity
 from anyecg_ray.schema import Status
+from anyecg_ray.scoring import Run, Watch, scored
+from anyecg_ray.warehouses import Sink, opened, told
 
 ERRORS = (Status.UNREADABLE, Status.MISSING_SIGNAL, Status.TRUNCATED, Status.MISSING_LEAD, Status.TRANSIENT)
 """What counts towards `max_error_rate`: the archive or the job is wrong. A noisy strip is neither."""
@@ -47,10 +47,16 @@ class Backfill(Compute):
     """The model: a folder or s3:// prefix."""
 
     out: str
-    """Where staging and the table ecg_lab_estimate go. The same command goes on where an earlier run stopped."""
+    """Where staging goes, and the estimates unless `sink` says otherwise. The same command goes on with it."""
 
     archive: str | None = None
     """Where the records lie now, if not where the manifest found them."""
+
+    cohort: str | None = None
+    """Score only the ECGs of this table (CSV, Parquet): patient_id or encounter_id, index_time, columns of your own."""
+
+    window: index_times.Window = index_times.Window()
+    """With `cohort`: which ECGs belong to an index time."""
 
     granularity: Granularity = "span"
     """span: one estimate from all of a span's windows. window: each 10-second window by itself."""
@@ -61,11 +67,17 @@ class Backfill(Compute):
     max_error_rate: float = 0.5
     """Fail (exit 1) where a larger share of the spans is unreadable, missing, truncated or without the lead."""
 
+    retry_status: list[Status] = []
+    """Score the spans of these statuses again, and no others; transient ones are tried again anyway."""
+
+    sink: Sink = Sink()
+    """The warehouse that takes the estimates."""
+
     predict: Predict = Predict()
     """How the pipeline is laid out."""
 
 
-def backfill(settings: Backfill) -> Counter[str]:
+def backfill(settings: Backfill, watch: Watch = iter) -> Counter[str]:
     """Score what is not yet scored, print the counts by status of all that is, and return them.
 
     Raises InputError where an input cannot be used, JobError past `max_error_rate`.
@@ -75,17 +87,25 @@ def backfill(settings: Backfill) -> Counter[str]:
     source = Source(settings.manifest, settings.archive or manifest.archive, Recipe.from_dict(card.recipe))
     if not storage.exists(source.archive):
         raise InputError(f"{source.archive}: no such archive; give --archive where the records lie now")
-    ledger = Ledger(settings.out, card, settings.granularity)
-    ledger.claim(_job(settings, manifest, card))
-    done = ledger.done()
-    shards = list(plan(manifest, settings.shard_spans))
-    todo = [shard for shard in shards if shard.name not in done]
-    if done and todo:
-        print(f"{settings.out}: {len(shards) - len(todo):,} of {len(shards):,} shards are done, going on", flush=True)
-    progress = Progress(sum(shard.length for shard in todo), "spans")
-    run = score(todo, source, card, ledger, settings, progress.watched) if todo else None
-    counts = ledger.counts()
-    _report(counts, run, ledger, settings)
+    cohort = IndexTimes(settings.cohort, settings.window) if settings.cohort else None
+    ledger = Ledger(settings.out, card)
+    with Lease(ledger.staging, {"verb": "backfill", "manifest": settings.manifest}) as lease:
+        ledger.claim(_job(settings, manifest, card, cohort))
+        warehouse = opened(settings.sink, settings.out)
+        work = _Work(settings, source, card, ledger, lease)
+        shards = list(plan(manifest, settings.shard_spans))
+        if cohort:
+            shards = list(cohort.choose(manifest, shards))
+        lease.tell(shards=len(shards), spans=sum(shard.length for shard in shards))
+        todo = work.left(shards)
+        delivery = Delivery(ledger, warehouse, card, settings.out, settings.sink.every, lease)
+        run = work.score(todo, delivery, watch)
+        counts = ledger.counts()
+        ledger.save_tally()
+        if cohort:
+            cohort.write(ledger, card, settings.out)
+    _report(counts, run, f"estimates: {warehouse.where}\nstaging:   {ledger.staging}")
+    _check_errors(counts, settings.max_error_rate)
     return counts
 
 
@@ -96,93 +116,92 @@ def plan(manifest: ManifestFile, shard_spans: int) -> Iterator[Shard]:
             yield Shard(group, offset, min(shard_spans, rows - offset))
 
 
-def finished(todo: list[Shard], blocks: Iterator[pa.Table]) -> Iterator[tuple[Shard, pa.Table]]:
-    """Each shard with all of its rows, as soon as the blocks have brought the last of them."""
-    parts: dict[int, list[pa.Table]] = {}
-    for block in blocks:
-        for index in pc.unique(block.column("shard")).to_pylist():
-            rows = block.filter(pc.equal(block.column("shard"), index)).drop_columns("shard")
-            parts.setdefault(index, []).append(rows)
-            if sum(map(len, parts[index])) >= todo[index].length:
-                yield todo[index], pa.concat_tables(parts.pop(index))
-    if parts:
-        raise JobError(f"{len(parts)} shards came out of the pipeline incomplete; run the same command again")
+class _Work:
+    """One run over one output."""
+
+    def __init__(self, settings: Backfill, source: Source, card: Card, ledger: Ledger, lease: Lease) -> None:
+        self._settings, self._source, self._card = settings, source, card
+        self._ledger, self._lease = ledger, lease
+
+    def left(self, shards: list[Shard]) -> list[Shard]:
+        """What is still to be scored: whole shards, and spans of others that are to be tried again."""
+        if asked := self._settings.retry_status:
+            n = self._ledger.ask_again(set(asked))
+            print(f"{n:,} spans to score again: {', '.join(asked)}", flush=True)
+        done = self._ledger.done()
+        todo = [shard for shard in shards if shard.name not in done]
+        if done and todo:
+            print(
+                f"{self._settings.out}: {len(shards) - len(todo):,} of {len(shards):,} shards are done, going on",
+                flush=True,
+            )
+        return [part for shard in todo if (part := self._unscored(shard)) is not None]
+
+    def _unscored(self, shard: Shard) -> Shard | None:
+        """The shard with the spans that are to be scored; None where it turns out that there are none."""
+        again = self._ledger.again(shard.name)
+        if again is None:
+            return shard
+        rows = read_rows(self._settings.manifest, shard.row_group, shard.offset, shard.rows, ["span_id"])
+        mask = pc.is_in(rows.column("span_id"), pa.array(again, pa.string())).to_numpy()
+        if mask.any():
+            return shard.only(mask)
+        # a crash came between the rows and the note that they had changed
+        self._ledger.stage(shard.name, schema.STAGING.empty_table())
+        return None
+
+    def score(self, todo: list[Shard], delivery: Delivery, watch: Watch) -> Run | None:
+        """Score and deliver; what an earlier run left in staging goes first."""
+        try:
+            delivery.catch_up()
+            self._lease.check()
+            return self._run(todo, delivery, watch) if todo else None
+        finally:
+            delivery.close()
+
+    def _run(self, todo: list[Shard], delivery: Delivery, watch: Watch) -> Run:
+        run, progress = Run(), Progress(sum(shard.length for shard in todo), "spans")
+        settings, before = self._settings, len(self._ledger.done())
+        try:
+            with closing(
+                scored(
+                    todo, self._source, settings.bundle, settings.predict, settings,
+                    lambda blocks: progress.watched(watch(blocks)),
+                )
+            ) as shards:  # fmt: skip
+                for i, (shard, rows) in enumerate(shards, 1):
+                    delivery.add(shard.name, self._ledger.stage(shard.name, run.add(rows, self._card)))
+                    self._tell(run, before + i)
+                    if run.spans.total() >= STOP_AFTER:
+                        _check_errors(run.spans, settings.max_error_rate)
+        finally:
+            self._ledger.record(run.id, self._told(run))
+        return run
+
+    def _tell(self, run: Run, shards_done: int) -> None:
+        self._lease.tell(
+            run_id=run.id,
+            shards_done=shards_done,
+            run_spans=run.spans.total(),
+            run_windows=run.windows,
+            run_seconds=round(run.seconds, 1),
+        )
+
+    def _told(self, run: Run) -> dict[str, Any]:
+        """The run manifest."""
+        manifest, card = open_manifest(self._settings.manifest), self._card
+        settings = told(self._settings.model_dump())
+        return {
+            **run.told(),
+            "settings": settings,
+            "settings_fingerprint": fingerprint(settings),
+            "manifest": {"rows": manifest.rows, "fingerprint": fingerprint(list(manifest.digests))},
+            "model": {n: getattr(card, n) for n in ("model_id", "model_version", "weights_sha256")},
+            "preprocess_fingerprint": card.preprocess_fingerprint,
+        }
 
 
-@dataclass
-class Run:
-    """What one run did."""
-
-    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
-    started: float = field(default_factory=time.time)
-    spans: Counter[str] = field(default_factory=Counter)
-    windows: int = 0
-    computed_by: set[str] = field(default_factory=set)
-
-    def add(self, rows: pa.Table) -> None:
-        """Count a shard's rows, schema.STAGING and `computed_by`."""
-        self.spans.update(rows.column("status").to_pylist())
-        values = rows.column("values").combine_chunks().flatten()
-        self.windows += len(values) - values.null_count
-        self.computed_by.update(rows.column("computed_by").to_pylist())
-
-    @property
-    def seconds(self) -> float:
-        """Since it started, with what Ray takes to start."""
-        return time.time() - self.started
-
-
-def score(
-    todo: list[Shard],
-    source: Source,
-    card: Card,
-    ledger: Ledger,
-    settings: Backfill,
-    watched: Callable[[Iterable[pa.Table]], Iterator[pa.Table]],
-) -> Run:
-    """Run the pipeline over the shards and commit each; what was done is recorded even where it stops early.
-
-    watched: passes the pipeline's blocks on, and may look at them.
-    """
-    run = Run()
-    try:
-        with cluster.connected():
-            dataset = estimates(todo, source, settings.bundle, settings.predict, settings)
-            blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-            for shard, rows in finished(todo, watched(blocks)):
-                ledger.commit(shard.name, with_provenance(rows, _provenance(card, run.id)))
-                run.add(rows)
-                if run.spans.total() >= STOP_AFTER:
-                    _check_errors(run.spans, settings.max_error_rate)
-    except ray.exceptions.RayError as error:
-        raise _explained(error) from None
-    finally:
-        ledger.record(run.id, _told(settings, run, card))
-    return run
-
-
-def _explained(error: ray.exceptions.RayError) -> InputError | JobError:
-    """One line instead of Ray's pages: what a worker raised, or how Ray itself failed."""
-    cause = error.as_instanceof_cause() if isinstance(error, ray.exceptions.RayTaskError) else error
-    if isinstance(cause, (InputError, JobError)):
-        return type(cause)(str(cause.args[0] if cause.args else cause))
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return JobError(f"the pipeline failed ({type(error).__name__}: {lines[-1]}); run the same command to go on")
-
-
-def _provenance(card: Card, run_id: str) -> dict[str, Any]:
-    return {
-        "model_id": card.model_id,
-        "model_version": card.model_version,
-        "weights_sha256": card.weights_sha256,
-        "preprocess_fingerprint": card.preprocess_fingerprint,
-        "code_version": __version__,
-        "run_id": run_id,
-        "estimated_at": datetime.now(UTC),
-    }
-
-
-def _job(settings: Backfill, manifest: ManifestFile, card: Card) -> dict[str, Any]:
+def _job(settings: Backfill, manifest: ManifestFile, card: Card, cohort: IndexTimes | None) -> dict[str, Any]:
     """What must be the same for a resume."""
     return {
         "schema_version": schema.SCHEMA_VERSION,
@@ -191,34 +210,13 @@ def _job(settings: Backfill, manifest: ManifestFile, card: Card) -> dict[str, An
         "preprocess_fingerprint": card.preprocess_fingerprint,
         "granularity": settings.granularity,
         "shard_spans": settings.shard_spans,
+        "cohort": cohort.fingerprint if cohort else None,
         "row_groups": list(manifest.digests),
     }
 
 
-def _told(settings: Backfill, run: Run, card: Card) -> dict[str, Any]:
-    """The run manifest."""
-    manifest = open_manifest(settings.manifest)
-    return {
-        "run_id": run.id,
-        "settings": settings.model_dump(),
-        "settings_fingerprint": fingerprint(settings.model_dump()),
-        "manifest": {"rows": manifest.rows, "fingerprint": fingerprint(list(manifest.digests))},
-        "model": {n: getattr(card, n) for n in ("model_id", "model_version", "weights_sha256")},
-        "preprocess_fingerprint": card.preprocess_fingerprint,
-        "started_at": datetime.fromtimestamp(run.started, UTC),
-        "ended_at": datetime.now(UTC),
-        "seconds": round(run.seconds, 2),
-        "spans_by_status": dict(run.spans),
-        "windows": run.windows,
-        "windows_per_second": round(run.windows / run.seconds, 2),
-        "computed_by": sorted(run.computed_by),
-        "versions": {"anyecg_ray": __version__, "ray": ray.__version__, "python": platform.python_version()},
-        "machine": f"{platform.machine()} {platform.system()}",
-    }
-
-
-def _report(counts: Counter[str], run: Run | None, ledger: Ledger, settings: Backfill) -> None:
-    """Print the counts and where the output is; raise JobError where too many are errors."""
+def _report(counts: Counter[str], run: Run | None, where: str) -> None:
+    """Print the counts and where the output is."""
     total = counts.total()
     print(f"{total:,} spans")
     for status, n in counts.most_common():
@@ -229,8 +227,7 @@ def _report(counts: Counter[str], run: Run | None, ledger: Ledger, settings: Bac
         by = ", ".join(sorted(run.computed_by))
         rate = run.windows / run.seconds
         print(f"{run.windows:,} windows in {run.seconds:,.0f} s ({rate:,.0f}/s, start included) by {by}")
-    print(f"estimates: {ledger.table}\nstaging:   {ledger.staging}")
-    _check_errors(counts, settings.max_error_rate)
+    print(where)
 
 
 def _check_errors(counts: Counter[str], max_error_rate: float) -> None:

@@ -1,47 +1,61 @@
-"""Which shards of a back-fill are done, and the atomic step that makes one so.
+"""Which shards of a back-fill are scored, and the atomic step that makes one so.
 
 OUT/staging/MODEL_ID/MODEL_VERSION/_job.json       what is scored with what; a resume must match it
 OUT/staging/MODEL_ID/MODEL_VERSION/part-….parquet  a shard's rows; that the file is there is the ledger
-OUT/staging/MODEL_ID/MODEL_VERSION/_again-…        beside a shard in which storage failed: the next run scores it again
-OUT/ecg_lab_estimate/MODEL_VERSION/part-….parquet  the same shard as published
+OUT/staging/MODEL_ID/MODEL_VERSION/_again-SHARD    the statuses whose spans the next run scores again
+OUT/staging/MODEL_ID/MODEL_VERSION/_scored-SHARD.N the shard's rows changed for the Nth time: warehouses replace them
+OUT/staging/MODEL_ID/MODEL_VERSION/_tally.json     spans by status of most shards, so that nobody opens every part
+OUT/staging/MODEL_ID/MODEL_VERSION/_driver.json    who is at work on it (lease.py)
 OUT/runs/RUN_ID.json                               one run: settings, backend, versions, counts, times
 """
 
 import json
+import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from anyecg_ray import schema, storage
 from anyecg_ray.config import InputError
 from anyecg_ray.model import Card
-from anyecg_ray.publish import Granularity, publishable
 from anyecg_ray.schema import Status
 
-PART, AGAIN, JOB = "part-", "_again-", "_job.json"
+PART, AGAIN, SCORED = "part-", "_again-", "_scored-"
 """Readers of Parquet pass over names that begin with an underscore."""
+
+JOB, TALLY = "_job.json", "_tally.json"
+
+AT_ONCE = 32
+"""Parts that are read, and marks that are written, at once."""
 
 
 class Ledger:
-    """The output location of a back-fill with one model."""
+    """The staging side of a back-fill with one model."""
 
-    def __init__(self, out: str, card: Card, granularity: Granularity = "span") -> None:
-        self._out, self._card, self._granularity = out, card, granularity
-        self._again: set[str] = set()
+    def __init__(self, out: str, card: Card) -> None:
+        self._out = out
         self.staging = storage.join(out, "staging", card.model_id, card.model_version)
-        self.table = storage.join(out, "ecg_lab_estimate", card.model_version)
+        self._job: dict[str, Any] = {}
+        self._versions: dict[str, int] = {}
+        self._again: dict[str, set[str]] = {}
+        self._tally: dict[str, tuple[int, dict[str, int]]] = {}
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """What `claim` wrote when this back-fill first began, with its `id`."""
+        return self._job
 
     def claim(self, job: dict[str, Any]) -> None:
-        """Write down what is scored here, or check it. Raises InputError where something else was."""
+        """Write down what is scored here, or check it, and list what is done. Raises InputError where it differs."""
         where = storage.join(self.staging, JOB)
-        try:
-            before = json.loads(storage.read_bytes(where))
-        except storage.MissingObject:
-            storage.write_atomic(where, (json.dumps(job, indent=2) + "\n").encode())
-            return
+        before = _read_json(where)
+        if before is None:
+            before = {"id": uuid.uuid4().hex[:12], **job}
+            storage.write_atomic(where, (json.dumps(before, indent=2) + "\n").encode())
         differ = [k for k in job if k != "row_groups" and job[k] != before.get(k)]
         if job["row_groups"][: len(before["row_groups"])] != before["row_groups"]:
             differ.append("manifest")
@@ -50,58 +64,157 @@ class Ledger:
                 f"{self._out}: holds a back-fill whose {', '.join(differ)} differ; "
                 "give the same ones to go on with it, or another --out"
             )
+        self._job = before
+        self.refresh()
+
+    def open(self) -> None:
+        """Read what is there. Raises InputError where no back-fill ever began."""
+        found = _read_json(storage.join(self.staging, JOB))
+        if found is None:
+            raise InputError(f"{self._out}: no back-fill here; `anyecg backfill` makes one")
+        self._job = found
+        self.refresh()
+
+    def refresh(self) -> None:
+        """One listing, and the few small files that it names."""
+        files = _files(self.staging)
+        scored = [f.removeprefix(SCORED).rpartition(".") for f in files if f.startswith(SCORED)]
+        changed = {shard: int(n) for shard, _, n in sorted(scored, key=lambda s: int(s[2]))}
+        parts = (f.removeprefix(PART).removesuffix(".parquet") for f in files if _is_part(f))
+        self._versions = {shard: changed.get(shard, 0) for shard in parts}
+        marked = [f for f in files if f.startswith(AGAIN)]
+        told = storage.read_ranges([storage.Range(storage.join(self.staging, f)) for f in marked])
+        self._again = {
+            f.removeprefix(AGAIN): set(t.decode().split()) if isinstance(t, bytes) and t else {Status.TRANSIENT}
+            for f, t in zip(marked, told, strict=True)
+        }
+        tally = _read_json(storage.join(self.staging, TALLY)) or {}
+        self._tally = {s: (v, n) for s, (v, n) in tally.items() if self._versions.get(s) == v}
+
+    def staged(self) -> dict[str, int]:
+        """Every shard that has rows, with how many times they were changed since."""
+        return dict(self._versions)
 
     def done(self) -> set[str]:
-        """Names of the shards that are committed, less those in which storage failed in a way that may pass."""
-        files = self._files()
-        self._again = {f.removeprefix(AGAIN) for f in files if f.startswith(AGAIN)}
-        return {f.removeprefix(PART).removesuffix(".parquet") for f in files if _is_part(f)} - self._again
+        """Shards that are scored, less those that are to be scored again."""
+        return set(self._versions) - set(self._again)
 
-    def commit(self, shard: str, rows: pa.Table) -> None:
-        """Publish a shard and mark it done. A crash anywhere in between is mended by doing it again."""
-        marker = storage.join(self.staging, f"{AGAIN}{shard}")
+    def ask_again(self, statuses: set[str]) -> int:
+        """Mark the spans of these statuses to be scored again; returns how many."""
+        self._count()
+        shards = {s: sum(n.get(t, 0) for t in statuses) for s, (_, n) in self._tally.items()}
+        wanted = [s for s, n in shards.items() if n]
+        for shard in wanted:
+            self._again[shard] = self._again.get(shard, set()) | statuses
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(self._mark, wanted))
+        return sum(shards.values())
+
+    def again(self, shard: str) -> list[str] | None:
+        """The spans of a shard that are to be scored again; None where all are to be scored."""
+        if shard not in self._versions:
+            return None
+        rows = self.rows(shard, ["span_id", "status"])
+        wanted = pc.is_in(rows.column("status"), pa.array(sorted(self._again[shard]), pa.string()))
+        spans: list[str] = rows.filter(wanted).column("span_id").to_pylist()
+        return spans
+
+    def stage(self, shard: str, rows: pa.Table) -> pa.Table:
+        """Make a shard's rows durable: from now on it is scored. Returns all of its rows.
+
+        rows: of the whole shard, or of the spans that were scored again; the others stay as they were.
+        """
+        if (before := self._versions.get(shard)) is not None:
+            old = self.rows(shard)
+            old = old.filter(pc.invert(pc.is_in(old.column("span_id"), rows.column("span_id").combine_chunks())))
+            rows = pa.concat_tables([old.cast(schema.STAGING), rows.cast(schema.STAGING)])
         transient = Status.TRANSIENT in rows.column("status").to_pylist()
         if transient:
-            storage.write_atomic(marker, b"")
-        self._write(storage.join(self.table, f"{PART}{shard}.parquet"), self._published(rows))
-        self._write(storage.join(self.staging, f"{PART}{shard}.parquet"), rows)
-        if not transient and shard in self._again:
-            storage.remove(marker)
+            self._again[shard] = {Status.TRANSIENT}
+            self._mark(shard)
+        with storage.atomic_output(self._part(shard)) as file:
+            pq.write_table(rows, file, compression="zstd")
+        self._changed(shard, before)
+        self._tally[shard] = (self._versions[shard], dict(Counter(rows.column("status").to_pylist())))
+        if not transient and self._again.pop(shard, set()):
+            storage.remove(storage.join(self.staging, f"{AGAIN}{shard}"))
+        return rows
+
+    def rows(self, shard: str, columns: list[str] | None = None) -> pa.Table:
+        """A shard's rows of schema.STAGING."""
+        with storage.open_input(self._part(shard)) as file:
+            return pq.read_table(file, columns=columns)
 
     def counts(self) -> Counter[str]:
-        """Spans by status over all committed shards."""
+        """Spans by status over all scored shards."""
+        self._count()
         counts: Counter[str] = Counter()
-        with ThreadPoolExecutor(16) as pool:
-            for found in pool.map(self._count, filter(_is_part, self._files())):
-                counts.update(found)
+        for _, found in self._tally.values():
+            counts.update(found)
         return counts
+
+    def save_tally(self) -> None:
+        """Write down the counts, so that the next reader opens only the parts that came after."""
+        storage.write_atomic(storage.join(self.staging, TALLY), json.dumps(self._tally).encode())
 
     def record(self, run_id: str, told: dict[str, Any]) -> None:
         """Keep what one run did."""
         text = json.dumps(told, indent=2, default=str) + "\n"
         storage.write_atomic(storage.join(self._out, "runs", f"{run_id}.json"), text.encode())
 
-    def _published(self, rows: pa.Table) -> pa.Table:
-        return publishable(rows, self._card, self._granularity)
+    def _count(self) -> None:
+        def one(shard: str) -> tuple[int, dict[str, int]]:
+            found = Counter(self.rows(shard, ["status"]).column("status").to_pylist())
+            return self._versions[shard], dict(found)
 
-    def _files(self) -> list[str]:
-        try:
-            return storage.list_folder(self.staging)[1]
-        except storage.MissingObject:
-            return []
+        unknown = [s for s in self._versions if s not in self._tally]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            self._tally.update(zip(unknown, pool.map(one, unknown), strict=True))
 
-    def _count(self, part: str) -> Counter[str]:
-        with storage.open_input(storage.join(self.staging, part)) as file:
-            return Counter(pq.read_table(file, columns=["status"]).column("status").to_pylist())
+    def _changed(self, shard: str, before: int | None) -> None:
+        """Number the change, where it is one; a crash before this scores the shard again, for `_again` stands."""
+        self._versions[shard] = 0 if before is None else before + 1
+        if before is not None:
+            storage.write_atomic(storage.join(self.staging, f"{SCORED}{shard}.{before + 1}"), b"")
+            storage.remove(storage.join(self.staging, f"{SCORED}{shard}.{before}"))
 
-    @staticmethod
-    def _write(uri: str, rows: pa.Table) -> None:
-        with storage.atomic_output(uri) as file:
-            pq.write_table(rows, file, compression="zstd")
+    def _mark(self, shard: str) -> None:
+        text = " ".join(sorted(self._again[shard]))
+        storage.write_atomic(storage.join(self.staging, f"{AGAIN}{shard}"), text.encode())
+
+    def _part(self, shard: str) -> str:
+        return storage.join(self.staging, f"{PART}{shard}.parquet")
+
+
+def models(out: str) -> list[tuple[str, str]]:
+    """(model_id, model_version) of every back-fill below an output."""
+    top = storage.join(out, "staging")
+    return [(m, v) for m in _folders(top) for v in _folders(storage.join(top, m))]
+
+
+def _folders(uri: str) -> list[str]:
+    try:
+        return storage.list_folder(uri)[0]
+    except storage.MissingObject:
+        return []
+
+
+def _files(uri: str) -> list[str]:
+    try:
+        return storage.list_folder(uri)[1]
+    except storage.MissingObject:
+        return []
 
 
 def _is_part(name: str) -> bool:
     return name.startswith(PART) and name.endswith(".parquet")
+
+
+def _read_json(uri: str) -> Any:
+    try:
+        return json.loads(storage.read_bytes(uri))
+    except storage.MissingObject:
+        return None
 
 
 def with_provenance(rows: pa.Table, provenance: dict[str, Any]) -> pa.Table:

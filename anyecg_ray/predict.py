@@ -43,12 +43,30 @@ class Shard(NamedTuple):
 
     row_group: int
     offset: int
-    length: int
+    rows: int
+    """Of the manifest, chosen or not."""
+    chosen: bytes | None = None
+    """A bit for each row, as numpy.packbits has them: which ones are scored; None: all."""
 
     @property
     def name(self) -> str:
         """Its part of the file name; the same rows have the same name in every run."""
         return f"{self.row_group:06d}-{self.offset:06d}"
+
+    @property
+    def length(self) -> int:
+        """Rows that are scored."""
+        return self.rows if self.chosen is None else int(self.mask().sum())
+
+    def mask(self) -> np.ndarray:
+        """bool (rows,)."""
+        if self.chosen is None:
+            return np.ones(self.rows, bool)
+        return np.unpackbits(np.frombuffer(self.chosen, np.uint8), count=self.rows).astype(bool)
+
+    def only(self, mask: np.ndarray) -> "Shard":
+        """The same shard with these rows chosen. mask: bool (rows,)."""
+        return self._replace(chosen=None if mask.all() else np.packbits(mask).tobytes())
 
 
 class Predict(Settings):
@@ -105,7 +123,9 @@ def windows_of(source: Source, shard: Shard, index: int) -> Iterator[pa.Table]:
     `x` holds a span's usable windows as the bytes of (windows, leads, samples) float32. Fetching the next piece
     runs beside decoding this one.
     """
-    rows = read_rows(source.manifest, shard.row_group, shard.offset, shard.length)
+    rows = read_rows(source.manifest, shard.row_group, shard.offset, shard.rows)
+    if shard.chosen is not None:
+        rows = rows.filter(pa.array(shard.mask()))
     pieces = [rows.slice(a, b - a) for a, b in _cuts(rows, source.recipe)]
     with ThreadPoolExecutor(1) as ahead:
         fetching = ahead.submit(fetch, pieces[0], source) if pieces else None

@@ -11,12 +11,13 @@ import pytest
 from bad_records import copy_good, write_broken
 
 from anyecg_ray import model, schema
-from anyecg_ray.backfill import Backfill, backfill, finished, plan
+from anyecg_ray.backfill import Backfill, backfill, plan
 from anyecg_ray.cli import main
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.manifest import Manifest, manifest, open_manifest
 from anyecg_ray.predict import Shard
 from anyecg_ray.schema import Status
+from anyecg_ray.scoring import finished
 from anyecg_ray.weights import Init, init
 
 
@@ -205,7 +206,9 @@ def test_a_typo_in_a_setting(job, capsys):
 
 def test_plan_covers_every_row_once():
     file = type("M", (), {"row_groups": (2500, 1, 1000)})
-    assert list(plan(file, 1000)) == [(0, 0, 1000), (0, 1000, 1000), (0, 2000, 500), (1, 0, 1), (2, 0, 1000)]
+    assert list(plan(file, 1000)) == [
+        Shard(*s) for s in [(0, 0, 1000), (0, 1000, 1000), (0, 2000, 500), (1, 0, 1), (2, 0, 1000)]
+    ]
 
 
 def test_a_shard_is_finished_with_its_last_row():

@@ -13,6 +13,10 @@ MODULES = sorted(p.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", 
 # what a file may import of the heavy libraries, by the layer that it belongs to
 ON_RAY = {
     "cluster",
+    "scoring",
+    "delivery",
+    "index_times",
+    "status",
     "predict",
     "learner",
     "backfill",

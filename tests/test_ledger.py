@@ -1,10 +1,10 @@
 """A shard is done when its staging file is there, and not a moment sooner."""
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 import pytest
 from test_publish import SPANS, staging
 
-from anyecg_ray import ledger, storage
+from anyecg_ray import schema, storage
 from anyecg_ray.config import InputError
 from anyecg_ray.ledger import Ledger
 from anyecg_ray.weights import untrained
@@ -18,49 +18,68 @@ def card():
     return untrained("tiny", indicators, ["II"], "ecgfounder-finetune", 0).card
 
 
+def opened(folder, card):
+    book = Ledger(str(folder), card)
+    book.claim(JOB)
+    return book
+
+
 def test_commit_done_and_counts(tmp_path, card):
-    book = Ledger(str(tmp_path), card)
+    book = opened(tmp_path, card)
     assert book.done() == set()
-    book.commit("000000-000000", staging(SPANS))
-    book.commit("000000-000003", staging(SPANS[:1]))
-    assert Ledger(str(tmp_path), card).done() == {"000000-000000", "000000-000003"}
-    assert book.counts() == {"ok": 2, "flat": 1, "missing_signal": 1}
-    book.commit("000000-000000", staging(SPANS))  # again: the same file, not another
-    assert book.counts().total() == 4
-    assert len(pq.read_table(book.table)) == 8
+    book.stage("000000-000000", staging(SPANS))
+    book.stage("000000-000003", staging(SPANS[:1]))
+    again = opened(tmp_path, card)
+    assert again.done() == {"000000-000000", "000000-000003"}
+    assert again.counts() == book.counts() == {"ok": 2, "flat": 1, "missing_signal": 1}
+    book.save_tally()
+    for part in tmp_path.rglob("part-*.parquet"):
+        part.write_bytes(b"")  # whoever reads the tally need not open it
+    assert opened(tmp_path, card).counts() == again.counts()
 
 
-@pytest.mark.parametrize("writes", [0, 1])
-def test_a_crash_between_the_two_files_leaves_the_shard_undone(tmp_path, card, monkeypatch, writes):
-    book, written = Ledger(str(tmp_path), card), []
+@pytest.mark.parametrize("writes", [1, 2])
+def test_a_crash_while_a_shard_changes_scores_it_again(tmp_path, card, monkeypatch, writes):
+    first = opened(tmp_path, card)
+    first.stage("000000-000000", staging([("transient", [], [], []), *SPANS[1:]]))
+    book, done = opened(tmp_path, card), []
+    assert book.again("000000-000000") == ["s0#0"]
 
-    def write(uri, rows):
-        if len(written) == writes:
+    def dies(*arguments):
+        done.append(arguments)
+        if len(done) == writes:
             raise KeyboardInterrupt
-        written.append(uri)
-        Ledger_write(uri, rows)
+        return whole(*arguments)
 
-    Ledger_write = Ledger._write
-    monkeypatch.setattr(ledger.Ledger, "_write", staticmethod(write))
+    # 1: the rows are written, the number of the change is not; 2: that is written, the old mark is still there
+    name = "write_atomic" if writes == 1 else "remove"
+    whole = getattr(storage, name)
+    monkeypatch.setattr(storage, name, dies if writes == 1 else lambda *a: (done.append(a), dies(*a)))
     with pytest.raises(KeyboardInterrupt):
-        book.commit("000000-000000", staging(SPANS))
-    assert book.done() == set()
+        book.stage("000000-000000", staging(SPANS[:1]))
     monkeypatch.undo()
-    book.commit("000000-000000", staging(SPANS))
-    assert book.done() == {"000000-000000"}
-    assert len(pq.read_table(book.table)) == 6
+    after = opened(tmp_path, card)
+    assert after.done() == set()
+    assert after.again("000000-000000") == []  # every span has an estimate by now
+    after.stage("000000-000000", schema.STAGING.empty_table())
+    assert opened(tmp_path, card).done() == {"000000-000000"}
+    assert opened(tmp_path, card).staged()["000000-000000"] > 0  # warehouses see that it changed
+    assert after.counts() == {"ok": 1, "flat": 1, "missing_signal": 1}
 
 
-def test_a_shard_in_which_storage_failed_is_not_done_until_it_did_not(tmp_path, card):
-    failed = staging([("transient", [], [], []), *SPANS])
-    book = Ledger(str(tmp_path), card)
-    book.commit("000000-000000", failed)
-    assert book.counts()["transient"] == 1
-    again = Ledger(str(tmp_path), card)
-    assert again.done() == set()
-    again.commit("000000-000000", staging([*SPANS, SPANS[0]]))
-    assert Ledger(str(tmp_path), card).done() == {"000000-000000"}
-    assert again.counts() == {"ok": 2, "flat": 1, "missing_signal": 1}
+def test_only_what_was_asked_for_is_scored_again(tmp_path, card):
+    book = opened(tmp_path, card)
+    book.stage("000000-000000", staging(SPANS))
+    book.stage("000000-000003", staging(SPANS[:1]))
+    assert book.ask_again({"missing_signal", "flat"}) == 2
+    after = opened(tmp_path, card)  # the wish outlives a crash
+    assert after.done() == {"000000-000003"}
+    assert after.again("000000-000000") == ["s1#0", "s2#0"]
+    rows = staging(SPANS).slice(1, 2)
+    after.stage("000000-000000", rows.set_column(6, "status", pa.array(["ok", "ok"])))
+    assert after.counts() == {"ok": 4}
+    assert after.rows("000000-000000").column("span_id").to_pylist() == ["s0#0", "s1#0", "s2#0"]
+    assert opened(tmp_path, card).done() == {"000000-000000", "000000-000003"}
 
 
 @pytest.mark.parametrize(
@@ -84,8 +103,8 @@ def test_the_same_job_and_a_longer_manifest_go_on(tmp_path, card):
 
 
 def test_what_lies_beside_the_parts_does_not_count(tmp_path, card):
-    book = Ledger(str(tmp_path), card)
-    book.claim(JOB)
+    book = opened(tmp_path, card)
     storage.write_atomic(storage.join(book.staging, "part-000000-000000.parquet.1a2b3c4d.tmp"), b"half")
+    book.refresh()
     assert book.done() == set()
     assert book.counts() == {}

@@ -1,0 +1,130 @@
+"""One driver at a time on one output, and what it is doing, in OUT/staging/…/_driver.json.
+
+A driver that was killed leaves its lease behind. On its own machine the next one sees that the process is gone; from
+another it watches for a sign of life before it takes over. Two that start in the same moment both write; the last
+one's name stands, and the other finds that out before it commits anything.
+"""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from typing import Any
+
+import psutil
+
+from anyecg_ray import storage
+from anyecg_ray.config import InputError, JobError
+
+FILE = "_driver.json"
+
+BEAT = 10.0
+"""Seconds between two signs of life."""
+
+SILENT = 45.0
+"""Seconds without a sign of life after which a driver on another machine counts as dead."""
+
+
+class Lease:
+    """The right to commit into one staging folder, held while the block runs."""
+
+    def __init__(self, staging: str, told: dict[str, Any]) -> None:
+        """told: what else the file says; `tell` changes it."""
+        self._uri = storage.join(staging, FILE)
+        self._told = {**told, **_me(), "state": "running", "started_at": time.time()}
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> "Lease":
+        before = read(self._uri)
+        if before is not None and before.get("state") == "running":
+            _wait_for_death(before, self._uri)
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        self._done.set()
+        self._thread.join()
+        self.tell(state="ended" if error is None else "stopped", error=_line(error))
+        if self._is_mine():
+            self._write()
+
+    def tell(self, **told: Any) -> None:
+        """Change what the file will say at the next beat."""
+        with self._lock:
+            self._told.update(told)
+
+    def check(self) -> None:
+        """Raise JobError where another driver has taken over."""
+        if not self._is_mine():
+            raise JobError("another back-fill has taken over this --out; this one stops, nothing is lost")
+
+    def _is_mine(self) -> bool:
+        found = read(self._uri)
+        return found is not None and found["token"] == self._told["token"]
+
+    def _beat(self) -> None:
+        while not self._done.wait(BEAT):
+            try:
+                if self._is_mine():
+                    self._write()
+            except storage.StorageError:
+                pass  # the next beat tries again; SILENT spans several
+
+    def _write(self) -> None:
+        with self._lock:
+            text = json.dumps({**self._told, "beat_at": time.time()}, indent=2, default=str)
+        storage.write_atomic(self._uri, text.encode())
+
+
+def read(uri: str) -> dict[str, Any] | None:
+    """What the driver of an output last said, None where there never was one."""
+    try:
+        found: dict[str, Any] = json.loads(storage.read_bytes(uri))
+        return found
+    except (storage.MissingObject, ValueError):
+        return None
+
+
+def alive(told: dict[str, Any]) -> bool | None:
+    """Whether the driver lives; None where this machine cannot tell."""
+    if told["host"] != socket.gethostname() or told["boot"] != psutil.boot_time():
+        return None
+    try:
+        return bool(psutil.Process(told["pid"]).create_time() == told["born"])
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait_for_death(before: dict[str, Any], uri: str) -> None:
+    living = alive(before)
+    if living is None and time.time() - before["beat_at"] < SILENT:
+        print(
+            f"another driver ({before['host']}) was here; watching {SILENT:.0f} s for a sign of life", file=sys.stderr
+        )
+        time.sleep(SILENT)
+        after = read(uri) or before
+        living = after["beat_at"] != before["beat_at"] and after["state"] == "running"
+    if living:
+        who = f"process {before['pid']} on {before['host']}"
+        raise InputError(f"another back-fill is at work on this --out ({who}); wait for it, or stop it first")
+
+
+def _me() -> dict[str, Any]:
+    born = psutil.Process().create_time()
+    return {
+        "token": uuid.uuid4().hex,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "born": born,
+        "boot": psutil.boot_time(),
+    }
+
+
+def _line(error: BaseException | None) -> str | None:
+    return None if error is None else " ".join(f"{error}".split())[:500] or type(error).__name__

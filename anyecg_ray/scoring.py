@@ -1,0 +1,111 @@
+"""Run the pipeline of predict.py over shards and hand each one on as soon as all of its rows are there."""
+
+import platform
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from anyecg_ray import __version__, cluster
+from anyecg_ray.backends import Compute
+from anyecg_ray.config import InputError, JobError
+from anyecg_ray.ledger import with_provenance
+from anyecg_ray.model import Card
+from anyecg_ray.predict import Predict, Shard, Source, estimates
+
+Watch = Callable[[Iterable[pa.Table]], Iterator[pa.Table]]
+"""Passes the pipeline's blocks on, and may look at them."""
+
+
+@dataclass
+class Run:
+    """What one run did."""
+
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    started: float = field(default_factory=time.time)
+    spans: Counter[str] = field(default_factory=Counter)
+    windows: int = 0
+    computed_by: set[str] = field(default_factory=set)
+
+    def add(self, rows: pa.Table, card: Card) -> pa.Table:
+        """Count a shard's rows as the pipeline made them, and return them as rows of schema.STAGING."""
+        self.spans.update(rows.column("status").to_pylist())
+        values = rows.column("values").combine_chunks().flatten()
+        self.windows += len(values) - values.null_count
+        self.computed_by.update(rows.column("computed_by").to_pylist())
+        return with_provenance(rows, _provenance(card, self.id))
+
+    @property
+    def seconds(self) -> float:
+        """Since it started, with what Ray takes to start."""
+        return time.time() - self.started
+
+    def told(self) -> dict[str, Any]:
+        """What is written down of it."""
+        return {
+            "run_id": self.id,
+            "started_at": datetime.fromtimestamp(self.started, UTC),
+            "ended_at": datetime.now(UTC),
+            "seconds": round(self.seconds, 2),
+            "spans_by_status": dict(self.spans),
+            "windows": self.windows,
+            "windows_per_second": round(self.windows / self.seconds, 2),
+            "computed_by": sorted(self.computed_by),
+            "versions": {"anyecg_ray": __version__, "ray": ray.__version__, "python": platform.python_version()},
+            "machine": f"{platform.machine()} {platform.system()}",
+        }
+
+
+def scored(
+    todo: list[Shard], source: Source, bundle: str, settings: Predict, compute: Compute, watch: Watch
+) -> Generator[tuple[Shard, pa.Table]]:
+    """Each shard with its rows, in the order in which they are ready. Raises InputError, JobError."""
+    try:
+        with cluster.connected():
+            blocks = estimates(todo, source, bundle, settings, compute).iter_batches(
+                batch_size=None, batch_format="pyarrow"
+            )
+            yield from finished(todo, watch(blocks))
+    except ray.exceptions.RayError as error:
+        raise explained(error) from None
+
+
+def finished(todo: list[Shard], blocks: Iterator[pa.Table]) -> Iterator[tuple[Shard, pa.Table]]:
+    """Each shard with all of its rows, as soon as the blocks have brought the last of them."""
+    parts: dict[int, list[pa.Table]] = {}
+    for block in blocks:
+        for index in pc.unique(block.column("shard")).to_pylist():
+            rows = block.filter(pc.equal(block.column("shard"), index)).drop_columns("shard")
+            parts.setdefault(index, []).append(rows)
+            if sum(map(len, parts[index])) >= todo[index].length:
+                yield todo[index], pa.concat_tables(parts.pop(index))
+    if parts:
+        raise JobError(f"{len(parts)} shards came out of the pipeline incomplete; run the same command again")
+
+
+def explained(error: ray.exceptions.RayError) -> InputError | JobError:
+    """One line instead of Ray's pages: what a worker raised, or how Ray itself failed."""
+    cause = error.as_instanceof_cause() if isinstance(error, ray.exceptions.RayTaskError) else error
+    if isinstance(cause, (InputError, JobError)):
+        return type(cause)(str(cause.args[0] if cause.args else cause))
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return JobError(f"the pipeline failed ({type(error).__name__}: {lines[-1]}); run the same command to go on")
+
+
+def _provenance(card: Card, run_id: str) -> dict[str, Any]:
+    return {
+        "model_id": card.model_id,
+        "model_version": card.model_version,
+        "weights_sha256": card.weights_sha256,
+        "preprocess_fingerprint": card.preprocess_fingerprint,
+        "code_version": __version__,
+        "run_id": run_id,
+        "estimated_at": datetime.now(UTC),
+    }

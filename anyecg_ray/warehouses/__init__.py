@@ -1,0 +1,108 @@
+"""Where published estimates go: a folder of Parquet, an Iceberg or Delta table, or PostgreSQL; one file each.
+
+Every warehouse keeps one number per job, the number of its last commit, and moves it in the same atomic step
+as the rows. delivery.py numbers the commits, so a commit whose outcome a crash hid is told from one that failed.
+"""
+
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+
+from anyecg_ray import storage
+from anyecg_ray.config import InputError, Settings
+
+Kind = Literal["parquet", "iceberg", "postgres", "delta"]
+
+SECRET = ("password", "secret", "token", "credential", "key-id", "key_id")
+"""Names of properties whose values are never written down."""
+
+
+class Sink(Settings):
+    """Which warehouse, and where."""
+
+    kind: Kind = "parquet"
+    """parquet, iceberg, postgres or delta."""
+
+    uri: str | None = None
+    """Parquet, Delta: folder or s3:// prefix. Iceberg: the catalog (http://… REST, glue://, thrift://… Hive, sqlite:///…
+    or another SQL database). PostgreSQL: postgresql://host/database, credentials from PGPASSWORD or ~/.pgpass.
+    By default below --out; PostgreSQL: what libpq's environment says."""
+
+    warehouse: str | None = None
+    """Iceberg: where the catalog keeps its tables, if it does not know by itself."""
+
+    table: str = "anyecg.ecg_lab_estimate"
+    """Iceberg, PostgreSQL: namespace or schema, and table."""
+
+    properties: dict[str, str] = {}
+    """Iceberg: further properties of the catalog. Delta: storage options. Secrets belong into the environment."""
+
+    every: float = 60
+    """Seconds after which rows that wait are committed; each commit is a snapshot of the table."""
+
+
+class Warehouse(Protocol):
+    """A table that takes rows of schema.ECG_LAB_ESTIMATE, each key once."""
+
+    name: str
+    """Which table this is: where the numbers of its commits are kept goes by it."""
+
+    where: str
+    """For people to read; no secret in it."""
+
+    def version(self, job: str) -> int:
+        """Number of the last commit of a job, 0 before the first."""
+
+    def commit(self, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool) -> None:
+        """Make the rows visible and `version` the job's last commit, both or neither.
+
+        replace: rows of the same spans and model version may be there and give way.
+        Raises InputError or JobError, in one line, where the warehouse does not take them.
+        """
+
+
+def opened(sink: Sink, out: str) -> Warehouse:
+    """The warehouse, ready to take rows; made where it is not there. Raises InputError."""
+    _check(sink)
+    table = storage.join(out, "ecg_lab_estimate")
+    try:
+        if sink.kind == "iceberg":
+            from anyecg_ray.warehouses.iceberg import Iceberg
+
+            return Iceberg(sink, out)
+        if sink.kind == "postgres":
+            from anyecg_ray.warehouses.postgres import Postgres
+
+            return Postgres(sink)
+        if sink.kind == "delta":
+            from anyecg_ray.warehouses.delta import Delta
+
+            return Delta(sink.uri or table, sink.properties)
+    except ImportError as error:
+        missing = f"--sink.kind {sink.kind} needs {error.name}; pip install 'anyecg_ray[warehouse]'"
+        raise InputError(missing) from None
+    from anyecg_ray.warehouses.parquet import Parquet
+
+    return Parquet(sink.uri or table)
+
+
+def _check(sink: Sink) -> None:
+    namespace, _, table = sink.table.partition(".")
+    if not (namespace and table) or "." in table:
+        raise InputError(f"setting sink.table: {sink.table}; give namespace.table")
+    host = (sink.uri or "").partition("://")[2].partition("/")[0]
+    if ":" in host.rpartition("@")[0] or "password=" in (sink.uri or ""):
+        raise InputError("setting sink.uri: holds a password; leave it out and put it into PGPASSWORD or ~/.pgpass")
+
+
+def told(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings to write down: without the values of the properties that are secret."""
+    hidden = {k: "…" if any(s in k.lower() for s in SECRET) else v for k, v in settings["sink"]["properties"].items()}
+    return {**settings, "sink": {**settings["sink"], "properties": hidden}}
+
+
+def same_place(*parts: str) -> str:
+    """A name for a location that may stand in a file name."""
+    from anyecg_ray.config import fingerprint
+
+    return fingerprint(parts)[:8]

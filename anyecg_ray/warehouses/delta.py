@@ -1,0 +1,100 @@
+"""A Delta Lake table: a commit carries the job's application transaction, `txn` in the table's log.
+
+That pair of job and number survives checkpoints, compaction and vacuum, and two writers of one number conflict.
+Partitioned by model version and by the day of estimation (a column of its own, `estimated_date`: Delta has no hidden
+partitions): the days of the ECGs would scatter every commit over thousands of small files.
+"""
+
+import os
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError
+
+from anyecg_ray import storage
+from anyecg_ray.config import InputError, JobError
+from anyecg_ray.warehouses import same_place
+
+PARTITIONS = ["model_version", "estimated_date"]
+
+
+class Delta:
+    """Implements Warehouse on a folder or an s3:// prefix."""
+
+    def __init__(self, uri: str, properties: dict[str, str]) -> None:
+        self.where = storage.absolute(uri)
+        self.name = f"delta-{same_place(self.where)}"
+        self._options = {**_from_environment(), **properties} if not storage.is_local(uri) else dict(properties)
+        if self._table() is None and _has_files(self.where):
+            raise InputError(f"{uri}: holds files that are no Delta table; give another --sink.uri")
+
+    def version(self, job: str) -> int:
+        """Implements Warehouse."""
+        table = self._table()
+        return 0 if table is None else int(table.transaction_version(_app(job)) or 0)
+
+    def commit(self, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool) -> None:
+        """Implements Warehouse."""
+        rows = rows.drop_columns("shard")
+        rows = rows.append_column("estimated_date", pc.cast(rows.column("estimated_at"), pa.date32()))
+        how: dict[str, Any] = {"mode": "overwrite", "predicate": _of(rows)} if replace else {"mode": "append"}
+        try:
+            write_deltalake(
+                self.where,
+                rows,
+                partition_by=PARTITIONS,
+                schema_mode="merge",
+                storage_options=self._options or None,
+                commit_properties=CommitProperties(
+                    custom_metadata={"anyecg.job": job, "anyecg.shards": ",".join(shards)},
+                    app_transactions=[Transaction(_app(job), version)],
+                ),
+                **how,
+            )
+        except (DeltaError, OSError) as error:
+            raise JobError(f"{self.where}: Delta did not take a commit ({_line(error)})") from None
+
+    def _table(self) -> DeltaTable | None:
+        try:
+            if not DeltaTable.is_deltatable(self.where, self._options or None):
+                return None
+            return DeltaTable(self.where, storage_options=self._options or None)
+        except (DeltaError, OSError) as error:
+            raise InputError(f"{self.where}: cannot open the Delta table ({_line(error)})") from None
+
+
+def _app(job: str) -> str:
+    return f"anyecg/{job}"
+
+
+def _of(rows: pa.Table) -> str:
+    """The rows' spans of their model version, as a condition."""
+    spans = ", ".join(_quoted(s) for s in pc.unique(rows.column("span_id")).to_pylist())
+    versions = ", ".join(_quoted(v) for v in pc.unique(rows.column("model_version")).to_pylist())
+    return f"model_version IN ({versions}) AND span_id IN ({spans})"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _has_files(uri: str) -> bool:
+    try:
+        folders, files = storage.list_folder(uri)
+    except storage.MissingObject:
+        return False
+    return bool(folders or files)
+
+
+def _from_environment() -> dict[str, str]:
+    """What deltalake does not read by itself: that an endpoint of one's own may speak plain HTTP."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not endpoint:
+        return {}
+    return {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower()}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

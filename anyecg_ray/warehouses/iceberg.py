@@ -1,0 +1,163 @@
+"""An Apache Iceberg table through pyiceberg: a commit is one snapshot, and the job's number a property of the table.
+
+Both change in one transaction. A property outlives the expiry of snapshots and any compaction; the shards stand in
+the snapshot's summary besides, for whoever reads the history. Partitioned by model version and by the day of
+estimation: the days of the ECGs would scatter every commit over thousands of small files.
+"""
+
+import os
+import time
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError, NoSuchTableError
+from pyiceberg.expressions import And, In
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.table import Table
+
+from anyecg_ray import storage
+from anyecg_ray.config import InputError, JobError
+from anyecg_ray.schema import ECG_LAB_ESTIMATE
+from anyecg_ray.warehouses import Sink, same_place
+
+ATTEMPTS = 10
+"""Of a commit that other writers of the table overtake."""
+
+TABLE = {
+    # a snapshot a minute: keep the metadata files of the last ones, and join the small manifests
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "20",
+    "commit.manifest-merge.enabled": "true",
+    "write.parquet.compression-codec": "zstd",
+}
+
+
+class Iceberg:
+    """Implements Warehouse on a table of a catalog."""
+
+    def __init__(self, sink: Sink, out: str) -> None:
+        properties = _catalog(sink, out)
+        self.where = f"{sink.table} in {properties.get('uri', properties.get('type'))}"
+        self.name = f"iceberg-{same_place(self.where, properties.get('warehouse', ''))}"
+        self._table_name = sink.table
+        try:
+            self._catalog = load_catalog("anyecg", **properties)
+            _made(self._catalog, sink.table)
+        except ImportError:
+            raise
+        except Exception as error:  # each kind of catalog has errors of its own
+            raise InputError(f"{self.where}: cannot open it ({_line(error)})") from None
+
+    def version(self, job: str) -> int:
+        """Implements Warehouse."""
+        return _version(self._loaded(), job)
+
+    def commit(self, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool) -> None:
+        """Implements Warehouse. Another writer's commit in between is no error: ours is tried again on top of it."""
+        rows = rows.drop_columns("shard")
+        for attempt in range(ATTEMPTS):
+            try:
+                table = self._loaded()
+                if _version(table, job) >= version:  # this very commit, whose answer was lost
+                    return
+                self._try(table, rows, job, version, shards, replace)
+                return
+            except CommitFailedException:
+                time.sleep(0.1 * 2 ** min(attempt, 5))
+            except Exception as error:  # storage, catalog: each has errors of its own
+                if attempt >= 2:
+                    raise JobError(f"{self.where}: did not take a commit ({_line(error)})") from None
+                time.sleep(2**attempt)
+        raise JobError(f"{self.where}: {ATTEMPTS} commits in a row were overtaken by others; run the same line again")
+
+    def _try(self, table: Table, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool) -> None:
+        about = {"anyecg.job": job, "anyecg.commit": str(version), "anyecg.shards": ",".join(shards)}
+        with table.transaction() as transaction:
+            if missing := [f for f in ECG_LAB_ESTIMATE if f.name not in table.schema().column_names]:
+                with transaction.update_schema() as update:
+                    update.union_by_name(pa.schema([f.with_nullable(True) for f in missing]))
+            transaction.set_properties({_property(job): str(version)})
+            if replace:
+                transaction.overwrite(rows, overwrite_filter=_of(rows), snapshot_properties=about)
+            else:
+                transaction.append(rows, snapshot_properties=about)
+
+    def _loaded(self) -> Table:
+        return self._catalog.load_table(self._table_name)
+
+
+def _property(job: str) -> str:
+    return f"anyecg.commit.{job}"
+
+
+def _version(table: Table, job: str) -> int:
+    return int(table.properties.get(_property(job), 0))
+
+
+def _made(catalog: Catalog, name: str) -> None:
+    try:
+        catalog.load_table(name)
+        return
+    except NoSuchTableError:
+        pass
+    try:
+        catalog.create_namespace(name.rpartition(".")[0])
+    except NamespaceAlreadyExistsError:
+        pass
+    table = catalog.create_table_if_not_exists(name, ECG_LAB_ESTIMATE, properties=TABLE)
+    if table.spec() == PartitionSpec():
+        with table.update_spec() as spec:
+            spec.add_identity("model_version")
+            spec.add_field("estimated_at", "day", "estimated_day")
+
+
+def _of(rows: pa.Table) -> Any:
+    """The rows' spans of their model version, as a condition."""
+    spans, versions = (pc.unique(rows.column(n)).to_pylist() for n in ("span_id", "model_version"))
+    return And(In(term="model_version", literals=set(versions)), In(term="span_id", literals=set(spans)))
+
+
+def _catalog(sink: Sink, out: str) -> dict[str, str]:
+    """Properties of the catalog."""
+    found = dict(sink.properties)
+    if sink.uri is None and "uri" not in found:
+        if not storage.is_local(out):
+            raise InputError(f"{out}: the embedded catalog is a file on disk; give --sink.uri, a catalog's address")
+        found |= {"type": "sql", "uri": f"sqlite:///{storage.join(storage.absolute(out), 'catalog.db')}"}
+        os.makedirs(storage.absolute(out), exist_ok=True)
+        found.setdefault("warehouse", sink.warehouse or f"file://{storage.join(storage.absolute(out), 'warehouse')}")
+    elif sink.uri is not None:
+        found |= _kind(sink.uri)
+    if sink.warehouse:
+        found["warehouse"] = sink.warehouse
+    return _for_s3(found)
+
+
+def _kind(uri: str) -> dict[str, str]:
+    scheme = uri.partition(":")[0]
+    if scheme in ("http", "https"):
+        return {"type": "rest", "uri": uri}
+    if scheme == "thrift":
+        return {"type": "hive", "uri": uri}
+    if scheme == "glue":
+        return {"type": "glue"}
+    if scheme.partition("+")[0] in ("sqlite", "postgresql", "mysql"):
+        return {"type": "sql", "uri": uri}
+    raise InputError(f"setting sink.uri: {uri}; give http(s)://… , glue://, thrift://… or a SQL database's address")
+
+
+def _for_s3(properties: dict[str, str]) -> dict[str, str]:
+    """The AWS variables that pyiceberg does not read by itself."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return {
+        **({"s3.endpoint": endpoint} if endpoint else {}),
+        **({"s3.region": region} if region else {}),
+        **properties,
+    }
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
