@@ -88,7 +88,7 @@ def backfill(settings: Backfill, watch: Watch = iter) -> Counter[str]:
     if not storage.exists(source.archive):
         raise InputError(f"{source.archive}: no such archive; give --archive where the records lie now")
     cohort = IndexTimes(settings.cohort, settings.window) if settings.cohort else None
-    ledger = Ledger(settings.out, card)
+    ledger = Ledger(settings.out, card.model_id, card.model_version)
     with Lease(ledger.staging, {"verb": "backfill", "manifest": settings.manifest}) as lease:
         ledger.claim(_job(settings, manifest, card, cohort))
         warehouse = opened(settings.sink, settings.out)
@@ -98,7 +98,7 @@ def backfill(settings: Backfill, watch: Watch = iter) -> Counter[str]:
             shards = list(cohort.choose(manifest, shards))
         lease.tell(shards=len(shards), spans=sum(shard.length for shard in shards))
         todo = work.left(shards)
-        delivery = Delivery(ledger, warehouse, card, settings.out, settings.sink.every, lease)
+        delivery = Delivery(ledger, warehouse, card, settings.sink.every, lease)
         run = work.score(todo, delivery, watch)
         counts = ledger.counts()
         ledger.save_tally()

@@ -35,6 +35,8 @@ VERBS = {
     "train": Verb("train", "Train", "train", "train a network on segments, from weights or from scratch"),
     "evaluate": Verb("evaluate", "Evaluate", "evaluate", "say how good a bundle is, with a report to read"),
     "backfill": Verb("backfill", "Backfill", "backfill", "score a manifest: one row per span, whatever happens"),
+    "status": Verb("status", "Progress", "status", "say how far a back-fill is"),
+    "publish": Verb("delivery", "Publish", "publish", "carry staged estimates into a warehouse, or a second one"),
     "bench": Verb("bench", "Bench", "bench", "measure the stages, alone and end to end"),
 }
 

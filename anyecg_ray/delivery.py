@@ -1,6 +1,6 @@
 """Carry scored shards into a warehouse, each once, in numbered commits.
 
-OUT/delivered/WAREHOUSE/000012.json   what the 12th commit carries: shards, and which scoring of each
+STAGING/_delivered/WAREHOUSE/00000012.json   what the 12th commit carries: shards, and which scoring of each
 
 The file is written first, the warehouse's commit follows, and the number moves in the same step as the rows
 (warehouses/). So the files up to the warehouse's own number are what it holds; a file beyond it was never committed
@@ -45,11 +45,11 @@ class Publish(Settings):
 def publish(settings: Publish) -> int:
     """Commit every staged shard that the warehouse does not hold yet; returns how many there were."""
     card = load(settings.bundle).card
-    ledger = Ledger(settings.out, card)
+    ledger = Ledger(settings.out, card.model_id, card.model_version)
     ledger.open()
     warehouse = opened(settings.sink, settings.out)
     with Lease(ledger.staging, {"verb": "publish"}) as lease:
-        delivery = Delivery(ledger, warehouse, card, settings.out, settings.sink.every, lease)
+        delivery = Delivery(ledger, warehouse, card, settings.sink.every, lease)
         waiting = delivery.waiting()
         delivery.catch_up()
         delivery.close()
@@ -69,10 +69,10 @@ class _Shard:
 class Delivery:
     """What one warehouse holds of one job, and the way there."""
 
-    def __init__(self, ledger: Ledger, warehouse: Warehouse, card: Card, out: str, every: float, lease: Lease) -> None:
+    def __init__(self, ledger: Ledger, warehouse: Warehouse, card: Card, every: float, lease: Lease) -> None:
         self._ledger, self._warehouse, self._card, self._every, self._lease = ledger, warehouse, card, every, lease
         self._granularity: Granularity = ledger.job["granularity"]
-        self._log = storage.join(out, "delivered", warehouse.name)
+        self._log = storage.join(ledger.delivered, warehouse.name)
         self._number = warehouse.version(ledger.job["id"])
         self.sent: dict[str, int] = self._read_log()
         self._waiting: list[_Shard] = []

@@ -6,6 +6,7 @@ OUT/staging/MODEL_ID/MODEL_VERSION/_again-SHARD    the statuses whose spans the 
 OUT/staging/MODEL_ID/MODEL_VERSION/_scored-SHARD.N the shard's rows changed for the Nth time: warehouses replace them
 OUT/staging/MODEL_ID/MODEL_VERSION/_tally.json     spans by status of most shards, so that nobody opens every part
 OUT/staging/MODEL_ID/MODEL_VERSION/_driver.json    who is at work on it (lease.py)
+OUT/staging/MODEL_ID/MODEL_VERSION/_delivered/     what each warehouse holds of it (delivery.py)
 OUT/runs/RUN_ID.json                               one run: settings, backend, versions, counts, times
 """
 
@@ -21,7 +22,6 @@ import pyarrow.parquet as pq
 
 from anyecg_ray import schema, storage
 from anyecg_ray.config import InputError
-from anyecg_ray.model import Card
 from anyecg_ray.schema import Status
 
 PART, AGAIN, SCORED = "part-", "_again-", "_scored-"
@@ -36,9 +36,9 @@ AT_ONCE = 32
 class Ledger:
     """The staging side of a back-fill with one model."""
 
-    def __init__(self, out: str, card: Card) -> None:
+    def __init__(self, out: str, model_id: str, model_version: str) -> None:
         self._out = out
-        self.staging = storage.join(out, "staging", card.model_id, card.model_version)
+        self.staging = storage.join(out, "staging", model_id, model_version)
         self._job: dict[str, Any] = {}
         self._versions: dict[str, int] = {}
         self._again: dict[str, set[str]] = {}
@@ -94,6 +94,11 @@ class Ledger:
     def staged(self) -> dict[str, int]:
         """Every shard that has rows, with how many times they were changed since."""
         return dict(self._versions)
+
+    @property
+    def delivered(self) -> str:
+        """Where it is kept which commit to which warehouse carried what."""
+        return storage.join(self.staging, "_delivered")
 
     def done(self) -> set[str]:
         """Shards that are scored, less those that are to be scored again."""

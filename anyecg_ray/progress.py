@@ -46,13 +46,14 @@ class Progress:
         (then, before), rate = self._marks[0], 0.0
         if now > then:
             rate = (self._done - before) / (now - then)
-        left = _duration((self._total - self._done) / rate) if rate else "?"
+        left = duration((self._total - self._done) / rate) if rate else "?"
         line = f"{self._done:,} of {self._total:,} {self._things}, {rate:,.0f}/s, {left} left"
         ends = ("\r", "   ") if self._terminal else ("", "\n")
         print(ends[0] + line, end=ends[1], file=sys.stderr, flush=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """For people: 3 h 05 min."""
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours} h {m:02} min" if hours else f"{m} min {s:02} s" if m else f"{s} s"

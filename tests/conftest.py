@@ -1,11 +1,17 @@
 """Shared fixtures: where the real ECGs lie, and a Ray that several tests share."""
 
 import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from postgres_server import Server
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,11 +49,40 @@ def s3_endpoint() -> Iterator[str]:
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """URI of a fresh bucket; the AWS_* environment points at it. See faulty_s3.py for one that fails."""
+    yield from _bucket(s3_endpoint, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def s3_process() -> Iterator[str]:
+    """The same server as a process, for clients that keep Python's lock while they wait for an answer."""
+    command = [sys.executable, "-c", _SERVE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.kill()
+
+
+_SERVE = """
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print("http://%s:%s" % server.get_host_and_port(), flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def s3_of_its_own(s3_process: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """`s3` on the process."""
+    yield from _bucket(s3_process, monkeypatch)
+
+
+def _bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     from anyecg_ray import storage
 
     for name in [n for n in os.environ if n.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    settings = {"ENDPOINT_URL": s3_endpoint, "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "REGION": "us-east-1"}
+    settings = {"ENDPOINT_URL": endpoint, "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "REGION": "us-east-1"}
     for name, value in (settings | {"DEFAULT_REGION": "us-east-1", "EC2_METADATA_DISABLED": "true"}).items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -65,3 +100,13 @@ def on_ray() -> Iterator[None]:
 
     with cluster.connected():
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Iterator[Server]":
+    """A PostgreSQL; calling it with a name makes a database and gives its URI."""
+    from postgres_server import Server
+
+    server = Server()
+    yield server
+    server.close()

@@ -16,7 +16,6 @@ ON_RAY = {
     "scoring",
     "delivery",
     "index_times",
-    "status",
     "predict",
     "learner",
     "backfill",

@@ -7,19 +7,17 @@ from test_publish import SPANS, staging
 from anyecg_ray import schema, storage
 from anyecg_ray.config import InputError
 from anyecg_ray.ledger import Ledger
-from anyecg_ray.weights import untrained
 
 JOB = {"shard_spans": 10, "row_groups": ["a", "b"]}
 
 
 @pytest.fixture
 def card():
-    indicators = ["potassium_high", "potassium_value"]
-    return untrained("tiny", indicators, ["II"], "ecgfounder-finetune", 0).card
+    return "potassium", "1"
 
 
 def opened(folder, card):
-    book = Ledger(str(folder), card)
+    book = Ledger(str(folder), *card)
     book.claim(JOB)
     return book
 
@@ -91,15 +89,15 @@ def test_only_what_was_asked_for_is_scored_again(tmp_path, card):
     ],
 )
 def test_another_job_at_the_same_place_is_refused(tmp_path, card, job, told):
-    Ledger(str(tmp_path), card).claim(JOB)
+    Ledger(str(tmp_path), *card).claim(JOB)
     with pytest.raises(InputError, match=told):
-        Ledger(str(tmp_path), card).claim(job)
+        Ledger(str(tmp_path), *card).claim(job)
 
 
 def test_the_same_job_and_a_longer_manifest_go_on(tmp_path, card):
-    Ledger(str(tmp_path), card).claim(JOB)
-    Ledger(str(tmp_path), card).claim(JOB)
-    Ledger(str(tmp_path), card).claim(JOB | {"row_groups": ["a", "b", "c"]})
+    Ledger(str(tmp_path), *card).claim(JOB)
+    Ledger(str(tmp_path), *card).claim(JOB)
+    Ledger(str(tmp_path), *card).claim(JOB | {"row_groups": ["a", "b", "c"]})
 
 
 def test_what_lies_beside_the_parts_does_not_count(tmp_path, card):

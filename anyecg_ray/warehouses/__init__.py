@@ -5,11 +5,13 @@ as the rows. delivery.py numbers the commits, so a commit whose outcome a crash 
 """
 
 from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from anyecg_ray import storage
-from anyecg_ray.config import InputError, Settings
+from anyecg_ray.config import InputError, Settings, fingerprint
+from anyecg_ray.warehouses import latest
 
 Kind = Literal["parquet", "iceberg", "postgres", "delta"]
 
@@ -50,6 +52,9 @@ class Warehouse(Protocol):
     where: str
     """For people to read; no secret in it."""
 
+    table_sql: str | None
+    """What a FROM clause says to read it; None where the warehouse has the view of the newest versions itself."""
+
     def version(self, job: str) -> int:
         """Number of the last commit of a job, 0 before the first."""
 
@@ -64,34 +69,41 @@ class Warehouse(Protocol):
 def opened(sink: Sink, out: str) -> Warehouse:
     """The warehouse, ready to take rows; made where it is not there. Raises InputError."""
     _check(sink)
-    table = storage.join(out, "ecg_lab_estimate")
+    uri = sink.uri or storage.join(out, "ecg_lab_estimate")
     try:
-        if sink.kind == "iceberg":
-            from anyecg_ray.warehouses.iceberg import Iceberg
-
-            return Iceberg(sink, out)
-        if sink.kind == "postgres":
-            from anyecg_ray.warehouses.postgres import Postgres
-
-            return Postgres(sink)
-        if sink.kind == "delta":
-            from anyecg_ray.warehouses.delta import Delta
-
-            return Delta(sink.uri or table, sink.properties)
+        warehouse = _opened(sink, out, uri)
     except ImportError as error:
         missing = f"--sink.kind {sink.kind} needs {error.name}; pip install 'anyecg_ray[warehouse]'"
         raise InputError(missing) from None
+    if warehouse.table_sql:
+        latest.write(out, warehouse.table_sql)
+    return warehouse
+
+
+def _opened(sink: Sink, out: str, uri: str) -> Warehouse:
+    # imported here: each needs a library that the others do not
+    if sink.kind == "iceberg":
+        from anyecg_ray.warehouses.iceberg import Iceberg
+
+        return Iceberg(sink, out)
+    if sink.kind == "postgres":
+        from anyecg_ray.warehouses.postgres import Postgres
+
+        return Postgres(sink)
+    if sink.kind == "delta":
+        from anyecg_ray.warehouses.delta import Delta
+
+        return Delta(uri, sink.properties)
     from anyecg_ray.warehouses.parquet import Parquet
 
-    return Parquet(sink.uri or table)
+    return Parquet(uri)
 
 
 def _check(sink: Sink) -> None:
     namespace, _, table = sink.table.partition(".")
     if not (namespace and table) or "." in table:
         raise InputError(f"setting sink.table: {sink.table}; give namespace.table")
-    host = (sink.uri or "").partition("://")[2].partition("/")[0]
-    if ":" in host.rpartition("@")[0] or "password=" in (sink.uri or ""):
+    if urlsplit(sink.uri or "").password or "password=" in (sink.uri or ""):
         raise InputError("setting sink.uri: holds a password; leave it out and put it into PGPASSWORD or ~/.pgpass")
 
 
@@ -103,6 +115,4 @@ def told(settings: dict[str, Any]) -> dict[str, Any]:
 
 def same_place(*parts: str) -> str:
     """A name for a location that may stand in a file name."""
-    from anyecg_ray.config import fingerprint
-
     return fingerprint(parts)[:8]

@@ -26,6 +26,7 @@ class Delta:
     def __init__(self, uri: str, properties: dict[str, str]) -> None:
         self.where = storage.absolute(uri)
         self.name = f"delta-{same_place(self.where)}"
+        self.table_sql: str | None = f"delta_scan('{self.where}')"
         self._options = {**_from_environment(), **properties} if not storage.is_local(uri) else dict(properties)
         if self._table() is None and _has_files(self.where):
             raise InputError(f"{uri}: holds files that are no Delta table; give another --sink.uri")

@@ -42,6 +42,7 @@ class Iceberg:
         self.where = f"{sink.table} in {properties.get('uri', properties.get('type'))}"
         self.name = f"iceberg-{same_place(self.where, properties.get('warehouse', ''))}"
         self._table_name = sink.table
+        self.table_sql: str | None = sink.table
         try:
             self._catalog = load_catalog("anyecg", **properties)
             _made(self._catalog, sink.table)

@@ -21,6 +21,7 @@ class Parquet:
     def __init__(self, uri: str) -> None:
         self.where = storage.absolute(uri)
         self.name = f"parquet-{same_place(self.where)}"
+        self.table_sql: str | None = f"read_parquet('{self.where}/*/part-*.parquet', union_by_name => true)"
         if storage.exists(storage.join(self.where, "_delta_log")):
             raise InputError(f"{uri}: is a Delta table; give --sink.kind delta or another --sink.uri")
 

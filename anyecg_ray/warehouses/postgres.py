@@ -43,6 +43,7 @@ class Postgres:
         self._table, self._commits = (f"{_name(schema)}.{_name(t)}" for t in (table, f"{table}_commit"))
         self._latest, self._index = f"{_name(schema)}.{_name(f'{table}_latest')}", _name(f"{table}_key")
         self._schema = _name(schema)
+        self.table_sql: str | None = None
         self.where = f"{sink.table} in {self._uri}"
         self.name = f"postgres-{same_place(self.where)}"
         try:
@@ -102,9 +103,20 @@ class Postgres:
             "at timestamptz DEFAULT now(), PRIMARY KEY (job, version))"
         )
         cursor.execute(
-            f"CREATE OR REPLACE VIEW {self._latest} AS SELECT DISTINCT ON (span_id, indicator, window_start) {COLUMNS} "
-            f"FROM {self._table} ORDER BY span_id, indicator, window_start, estimated_at DESC, model_version DESC"
+            f"CREATE OR REPLACE VIEW {self._latest} AS SELECT DISTINCT ON (span_id, indicator, window_start) "
+            f"{self._columns(cursor)} FROM {self._table} "
+            "ORDER BY span_id, indicator, window_start, estimated_at DESC, model_version DESC"
         )
+
+    def _columns(self, cursor: Any) -> str:
+        """All columns in the table's own order: a view can be replaced only where new ones come last."""
+        cursor.execute(
+            "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute "
+            "WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped",
+            (self._table,),
+        )
+        columns: str = cursor.fetchone()[0]
+        return columns
 
     def _exists(self, cursor: Any) -> bool:
         cursor.execute("SELECT to_regclass($1)::text", (self._table,))

@@ -1,0 +1,247 @@
+"""Every warehouse takes numbered commits: rows and number together, each key once, whatever is done twice."""
+
+import os
+from datetime import UTC, datetime
+
+import duckdb
+import pyarrow as pa
+import pytest
+from test_publish import PROVENANCE, SPANS, staging
+
+from anyecg_ray import schema, storage
+from anyecg_ray.config import InputError, JobError
+from anyecg_ray.publish import publishable
+from anyecg_ray.warehouses import Sink, opened, told
+from anyecg_ray.weights import untrained
+
+KEY = ["span_id", "indicator", "model_version"]
+
+
+def published(spans, version="1", status=None, at=None):
+    """Rows as delivery.py hands them over, one shard."""
+    card = untrained("tiny", ["potassium_high", "calcium_low"], ["II"], "ecgfounder-finetune", 0).card
+    rows = staging([(s, w, q, [None if v is None else v[:2] for v in values]) for s, w, q, values in spans])
+    changes = {"model_version": version, "estimated_at": at or PROVENANCE["estimated_at"]}
+    for name, value in changes.items():
+        place = rows.column_names.index(name)
+        rows = rows.set_column(place, schema.STAGING.field(name), pa.array([value] * len(rows), rows.column(name).type))
+    out = publishable(rows, card)
+    return out.append_column("shard", pa.array([0] * len(out), pa.int32()))
+
+
+class Place:
+    """A warehouse and a reader that is none of ours."""
+
+    def __init__(self, kind, out, uri, rows):
+        self.sink, self.out, self.rows = Sink(kind=kind, uri=uri), out, rows
+
+    def open(self):
+        return opened(self.sink, self.out)
+
+
+@pytest.fixture(params=["parquet", "delta", "iceberg", "postgres"])
+def place(request, tmp_path):
+    kind, out = request.param, str(tmp_path / "out")
+    table = f"{out}/ecg_lab_estimate"
+    if kind == "parquet":
+        return Place(kind, out, None, lambda: duck(f"FROM read_parquet('{table}/*/*.parquet', union_by_name => true)"))
+    if kind == "delta":
+        return Place(kind, out, None, lambda: duck(f"FROM delta_scan('{table}')"))
+    if kind == "iceberg":
+        return Place(kind, out, None, lambda: duck(f"FROM iceberg_scan('{metadata(out)}')"))
+    uri = request.getfixturevalue("postgres")(request.node.name)
+    return Place(kind, out, uri, lambda: psql(uri, "SELECT * FROM anyecg.ecg_lab_estimate"))
+
+
+def duck(query):
+    connection = duckdb.connect()
+    for extension in ("avro", "iceberg", "delta"):
+        module = __import__(f"duckdb_extension_{extension}")
+        path = next(p for p in extension_files(module) if p.endswith(".duckdb_extension"))
+        connection.execute(f"INSTALL '{path}'; LOAD {extension}")
+    return connection.execute(query).df()
+
+
+def extension_files(module):
+    for folder, _, files in os.walk(os.path.dirname(module.__file__)):
+        yield from (os.path.join(folder, f) for f in files)
+
+
+def metadata(out):
+    from pyiceberg.catalog import load_catalog
+
+    catalog = load_catalog("anyecg", type="sql", uri=f"sqlite:///{out}/catalog.db", warehouse=f"file://{out}/warehouse")
+    return catalog.load_table("anyecg.ecg_lab_estimate").metadata_location
+
+
+def psql(uri, query):
+    import adbc_driver_postgresql.dbapi as adbc
+
+    with adbc.connect(uri) as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        return cursor.fetch_arrow_table().to_pandas()
+
+
+def test_a_commit_moves_rows_and_number_together(place):
+    warehouse = place.open()
+    assert warehouse.version("job") == 0
+    warehouse.commit(published(SPANS), "job", 1, ["000000-000000"], replace=False)
+    assert place.open().version("job") == 1
+    assert place.open().version("another job") == 0
+    rows = place.rows()
+    assert len(rows) == 6
+    assert not rows.duplicated(KEY).any()
+    expected = published(SPANS).to_pandas().sort_values(KEY)
+    got = rows.sort_values(KEY)
+    assert got.probability.isna().tolist() == expected.probability.isna().tolist()
+    assert got.probability.dropna().tolist() == pytest.approx(expected.probability.dropna().tolist(), abs=1e-7)
+    assert got.status.tolist() == expected.status.tolist()
+    assert [list(f) for f in got.quality_flags] == [list(f) for f in expected.quality_flags]
+    assert {str(t)[:10] for t in got.ecg_time} == {"2291-03-01"}  # a year that nanoseconds do not reach
+
+
+def test_rows_that_changed_give_way(place):
+    warehouse = place.open()
+    warehouse.commit(published(SPANS), "job", 1, ["000000-000000"], replace=False)
+    mended = [SPANS[0], ("ok", [0], [""], [[0.5, 0.5, 0.0]]), SPANS[2]]
+    warehouse.commit(published(mended), "job", 2, ["000000-000000"], replace=True)
+    rows = place.rows()
+    assert len(rows) == 6
+    assert not rows.duplicated(KEY).any()
+    assert rows.set_index("span_id").status["s1#0"].tolist() == ["ok", "ok"]
+    assert place.open().version("job") == 2
+
+
+def test_two_versions_stand_side_by_side_and_the_newest_can_be_asked_for(place):
+    warehouse = place.open()
+    warehouse.commit(published(SPANS), "one", 1, ["000000-000000"], replace=False)
+    later = published(SPANS[:1], "2", at=datetime(2292, 1, 1, tzinfo=UTC))
+    warehouse.commit(later, "two", 1, ["000000-000000"], replace=False)
+    rows = place.rows()
+    assert len(rows) == 8
+    assert not rows.duplicated(KEY).any()
+    if place.sink.kind == "postgres":
+        latest = psql(place.sink.uri, "SELECT * FROM anyecg.ecg_lab_estimate_latest")
+    else:
+        with open(storage.join(place.out, "ecg_lab_estimate_latest.sql")) as file:
+            latest = duckdb_latest(rows, file.read())
+    assert len(latest) == 6
+    assert latest.set_index("span_id").model_version.to_dict() == {"s0#0": "2", "s1#0": "1", "s2#0": "1"}
+
+
+def duckdb_latest(rows, text):
+    ecg_lab_estimate = rows  # noqa: F841 - the query's name for it
+    query = text[text.index("SELECT") :].replace("anyecg.ecg_lab_estimate", "ecg_lab_estimate")
+    return duckdb.query(query).df()
+
+
+@pytest.mark.parametrize("place", ["iceberg", "postgres"], indirect=True)
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(place):
+    place.open().commit(published(SPANS), "job", 1, ["000000-000000"], replace=False)
+    place.open().commit(published(SPANS), "job", 1, ["000000-000000"], replace=False)
+    assert len(place.rows()) == 6
+
+
+@pytest.mark.parametrize("place", ["delta"], indirect=True)
+def test_two_writers_of_one_number_conflict(place):
+    from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+
+    place.open().commit(published(SPANS), "job", 1, ["000000-000000"], replace=False)
+    behind = DeltaTable(place.open().where, version=0)
+    place.open().commit(published(SPANS, "2"), "job", 2, ["000000-000001"], replace=False)
+    rows = published(SPANS, "3").drop_columns("shard")
+    rows = rows.append_column("estimated_date", rows.column("estimated_at").cast(pa.date32()))
+    with pytest.raises(Exception, match=r"(?i)transaction|concurrent"):
+        write_deltalake(
+            behind,
+            rows,
+            mode="append",
+            commit_properties=CommitProperties(app_transactions=[Transaction("anyecg/job", 2)]),
+        )
+    assert len(place.rows()) == 12
+
+
+def test_a_new_column_of_a_later_version_evolves_the_table(place, monkeypatch):
+    from anyecg_ray.warehouses import delta, iceberg, postgres
+
+    fewer = pa.schema([f for f in schema.ECG_LAB_ESTIMATE if f.name != "lower"])
+    rows = published(SPANS)
+    with monkeypatch.context() as patch:
+        for module in (iceberg, postgres):
+            patch.setattr(module, "ECG_LAB_ESTIMATE", fewer)
+        patch.setattr(postgres, "COLUMNS", ", ".join(fewer.names))
+        place.open().commit(rows.drop_columns("lower"), "job", 1, ["000000-000000"], replace=False)
+    assert delta  # writes whatever columns there are
+    place.open().commit(published(SPANS, "2"), "job", 2, ["000000-000001"], replace=False)
+    after = place.rows()
+    assert "lower" in after.columns
+    assert len(after) == 12
+
+
+def test_what_lies_there_already_is_not_written_into(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds files that are no Delta table"):
+        opened(Sink(kind="delta", uri=str(tmp_path / "other")), str(tmp_path))
+    opened(Sink(kind="delta"), str(tmp_path)).commit(published(SPANS), "job", 1, ["s"], replace=False)
+    with pytest.raises(InputError, match="is a Delta table"):
+        opened(Sink(), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("sink", "what"),
+    [
+        ({"kind": "iceberg", "uri": "ftp://x"}, "setting sink.uri: ftp://x; give http"),
+        ({"kind": "postgres", "uri": "postgresql://me:pw@host/db"}, "holds a password"),
+        ({"kind": "postgres", "uri": "postgresql://127.0.0.1:1/db"}, "cannot open it"),
+        ({"kind": "iceberg", "uri": "http://127.0.0.1:1"}, "cannot open it"),
+        ({"table": "estimates"}, "give namespace.table"),
+    ],
+)
+def test_a_sink_that_cannot_be_used_is_one_line(tmp_path, sink, what):
+    with pytest.raises(InputError, match=what) as error:
+        opened(Sink(**sink), str(tmp_path))
+    assert "pw" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_secrets_are_not_written_down():
+    sink = Sink(kind="iceberg", properties={"token": "t0p", "s3.secret-access-key": "k3y", "warehouse": "w"})
+    shown = told({"sink": sink.model_dump()})["sink"]["properties"]
+    assert shown == {"token": "…", "s3.secret-access-key": "…", "warehouse": "w"}
+
+
+def test_a_postgres_that_restarts_is_waited_for(postgres):
+    uri = postgres("restart")
+    warehouse = opened(Sink(kind="postgres", uri=uri), "unused")
+    postgres.stop()
+    starting = postgres.start_in(3)
+    warehouse.commit(published(SPANS), "job", 1, ["s"], replace=False)
+    starting.join()
+    assert len(psql(uri, "SELECT * FROM anyecg.ecg_lab_estimate")) == 6
+
+
+def test_a_postgres_that_stays_away_is_told(postgres, monkeypatch):
+    from anyecg_ray.warehouses import postgres as module
+
+    warehouse = opened(Sink(kind="postgres", uri=postgres("away")), "unused")
+    monkeypatch.setattr(module, "PATIENCE", 0)
+    postgres.stop()
+    try:
+        with pytest.raises(JobError, match="run the same line again"):
+            warehouse.commit(published(SPANS), "job", 1, ["s"], replace=False)
+    finally:
+        postgres.start()
+
+
+@pytest.mark.parametrize("kind", ["iceberg", "delta", "parquet"])
+def test_on_s3(kind, s3_of_its_own, tmp_path):
+    uri = f"{s3_of_its_own}/{kind}"
+    sink = (
+        Sink(kind="iceberg", uri=f"sqlite:///{tmp_path}/catalog.db", warehouse=uri)
+        if kind == "iceberg"
+        else Sink(kind=kind, uri=uri)
+    )
+    opened(sink, str(tmp_path)).commit(published(SPANS), "job", 1, ["s"], replace=False)
+    opened(sink, str(tmp_path)).commit(published(SPANS, "2"), "job", 2, ["s"], replace=False)
+    assert opened(sink, str(tmp_path)).version("job") == 2
