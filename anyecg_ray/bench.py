@@ -69,7 +69,7 @@ class Bench(Compute):
     published_batches: list[int] = [512, 32]
     """Batch sizes of the published way; the first is the published one. Empty: leave it out."""
 
-    train_encounters: int = 200
+    train_encounters: int = 300
     """Synthetic visits to train on."""
 
     train_preset: Literal["tiny", "small", "full"] = "tiny"

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,13 @@ def learn(config: dict[str, Any]) -> None:
     trainer = _prepared(job, ray.get(config["state"]), rank, world)
     epoch, best = _resumed(trainer)
     shard = ray.train.get_dataset_shard("train")
+    upcoming = _begun(_batches(shard, job, epoch, rank))
     while epoch < job.learning.epochs and epoch - best["epoch"] <= job.learning.patience:
         show = None
         if rank == 0:
             show = lambda told, at=epoch: notes.show.remote({"epoch": at, **told})  # noqa: E731
-        done = trainer.epoch(epoch, _batches(shard, job, epoch, rank), show)
+        done = trainer.epoch(epoch, upcoming, show)
+        upcoming = _begun(_batches(shard, job, epoch + 1, rank))  # its first batch is read beside the validation
         outputs = _gathered(trainer.logits(_validation(job, rank, world)), world)
         if len(outputs[0]) != card.windows["val"]:
             raise JobError(f"read {len(outputs[0])} of {card.windows['val']} validation windows")
@@ -115,6 +118,20 @@ def _batches(shard: Any, job: Job, epoch: int, rank: int) -> Iterator[Batch]:
         for i in range(0, len(x), size):
             some = order[i : i + size]
             yield Batch(x[some], y[some])
+
+
+def _begun(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, the first one being fetched from now on: starting Ray's reader takes a while."""
+    pool = ThreadPoolExecutor(1)
+    first = pool.submit(next, batches, None)
+    pool.shutdown(wait=False)
+
+    def each() -> Iterator[Batch]:
+        if (batch := first.result()) is not None:
+            yield batch
+            yield from batches
+
+    return each()
 
 
 def _tensors(rows: Any, card: SegmentsCard) -> Batch:
