@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyecg_ray import index_times, schema, storage
+from anyecg_ray import index_times, schema, storage, telemetry
 from anyecg_ray.backends import Compute
 from anyecg_ray.config import InputError, JobError, fingerprint
 from anyecg_ray.delivery import Delivery
@@ -170,6 +170,7 @@ class _Work:
                 )
             ) as shards:  # fmt: skip
                 for i, (shard, rows) in enumerate(shards, 1):
+                    telemetry.spans(Counter(rows.column("status").to_pylist()))
                     delivery.add(shard.name, self._ledger.stage(shard.name, run.add(rows, self._card)))
                     self._tell(run, before + i)
                     if run.spans.total() >= STOP_AFTER:

@@ -10,19 +10,21 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from anyecg_ray import __version__, bench_train, published, storage, weights
+from anyecg_ray import __version__, bench_backfill, bench_train, published, storage, weights
 from anyecg_ray.backends import Compute, Estimator, cores
 from anyecg_ray.backfill import Backfill, backfill
+from anyecg_ray.bench_backfill import Marks
 from anyecg_ray.config import InputError
 from anyecg_ray.filters import without_median, zero_phase
 from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows, write_manifest
@@ -33,9 +35,7 @@ from anyecg_ray.record import Record, decode
 from anyecg_ray.sampling import Sampled, sampled
 from anyecg_ray.schema import Status
 from anyecg_ray.synthetic import write_archive
-
-WARM = 0.2
-"""Share of the windows that come before the clock of end to end starts."""
+from anyecg_ray.warehouses import Kind
 
 STAGE_S = 5.0
 """Seconds for which a stage alone runs."""
@@ -44,9 +44,10 @@ STAGE_S = 5.0
 class Bench(Compute):
     """Measure the stages, alone and end to end, and print a table."""
 
-    what: CliPositionalArg[Literal["model", "preprocess", "read", "score", "growth", "train"]]
+    what: CliPositionalArg[Literal["model", "preprocess", "read", "score", "growth", "train", "backfill"]]
     """model, preprocess, read: one stage alone. score: all of them and end to end, in one run. growth: end to end
-    over more and more spans. train: training through Ray against a bare loop on the same tensors."""
+    over more and more spans. train: training through Ray against a bare loop on the same tensors. backfill: what
+    ledger and warehouse cost, and a resume."""
 
     json_file: str | None = Field(default=None, alias="json")
     """Write the figures here too."""
@@ -74,6 +75,15 @@ class Bench(Compute):
 
     train_preset: Literal["tiny", "small", "full"] = "tiny"
     """Size of the network that is trained."""
+
+    sinks: list[Kind] = ["parquet", "iceberg", "delta"]
+    """Warehouses that backfill goes into."""
+
+    postgres: str | None = None
+    """For the warehouse postgres: the URI of a database that may be written into."""
+
+    shards: list[int] = [1_000, 10_000, 100_000]
+    """Shards of the ledgers that are resumed."""
 
     predict: Predict = Predict()
     """How the pipeline is laid out."""
@@ -242,29 +252,34 @@ def _end_to_end(setup: _Setup, spans: int) -> dict[str, Any]:
         manifest=uri, bundle=setup.uri, out=out, predict=setup.settings.predict,
         **setup.settings.model_dump(include=set(Compute.model_fields)),
     )  # fmt: skip
-    marks: list[tuple[float, int]] = []
-    started = time.perf_counter()
-
-    def watched(blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        for block in blocks:
-            values = block.column("values").combine_chunks().flatten()
-            before = marks[-1][1] if marks else 0
-            marks.append((time.perf_counter(), before + len(values) - values.null_count))
-            yield block
-
+    marks = Marks()
     with sampled() as use:
-        spans_done = backfill(job, watched).total()
-    if len(marks) < 3:
+        spans_done = backfill(job, marks.watch).total()
+    if marks.pieces < 3:
         raise InputError(f"setting windows: {setup.settings.windows} are too few to reach a steady state; give 3000")
-    ended, total = marks[-1]
-    warm = next(mark for mark in marks if mark[1] >= WARM * total)
     return {
-        "end_to_end_windows_per_s": (total - warm[1]) / (ended - warm[0]),
-        "end_to_end_windows": total,
-        "end_to_end_start_s": marks[0][0] - started,
+        "end_to_end_windows_per_s": marks.rate(),
+        "end_to_end_windows": marks.windows,
+        "end_to_end_start_s": marks.first_s,
         "end_to_end_spans": spans_done,
         **_used(use),
     }
+
+
+def _backfill(setup: _Setup) -> dict[str, Any]:
+    uri = setup.repeated(setup.times() * len(setup.rows))
+    compute = setup.settings.model_dump(include=set(Compute.model_fields))
+    job = Backfill(
+        manifest=uri, bundle=setup.uri, out=str(Path(setup.folder, "out")), predict=setup.settings.predict, **compute
+    )
+    source = Source(uri, setup.source.archive, setup.source.recipe)
+    kinds: list[Kind] = [*setup.settings.sinks, *(["postgres"] if setup.settings.postgres else [])]  # type: ignore[list-item]
+    figures = bench_backfill.measured(job, source, kinds, setup.settings.postgres)
+    part = next(Path(job.out).rglob("staging/*/*/part-*.parquet"))
+    rows = pq.read_table(part).slice(0, 100)
+    for n in setup.settings.shards:
+        figures[f"{n}_shards"] = bench_backfill.resume(Path(setup.folder, f"ledger-{n}"), n, rows)
+    return figures
 
 
 def _train(setup: _Setup) -> dict[str, Any]:
@@ -303,6 +318,7 @@ _MEASURES = {
     "score": _score,
     "growth": _growth,
     "train": _train,
+    "backfill": _backfill,
 }
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from anyecg_ray import __version__
 from anyecg_ray.config import InputError, JobError, load
+from anyecg_ray.ending import Terminated, on_sigterm
 
 
 class Verb(NamedTuple):
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"anyecg {__version__}")
         return 0
     logging.basicConfig(level=os.environ.get("ANYECG_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s")
+    on_sigterm()
     try:
         return _run(arguments[0], arguments[1:])
     except InputError as error:
@@ -59,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(1, error)
     except KeyboardInterrupt:
         return _fail(130, "interrupted; the same command goes on where this one stopped")
+    except Terminated:
+        return _fail(143, "asked to end; the same command goes on where this one stopped")
     except BrokenPipeError:  # `anyecg … | head`
         sys.stderr.close()
         return 1

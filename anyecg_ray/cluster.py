@@ -11,6 +11,8 @@ from typing import Any
 
 import ray
 
+from anyecg_ray.ending import on_sigterm
+
 
 @contextmanager
 def connected() -> Iterator[None]:
@@ -29,6 +31,7 @@ def connected() -> Iterator[None]:
     # a worker's own lines are for its log file: they may name a record
     with _silent_start(level):
         ray.init(log_to_driver=False, logging_level=logging.getLevelName(level), **where)
+    on_sigterm()  # Ray's own handler exits where it stands
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from anyecg_ray import storage
+from anyecg_ray import storage, telemetry
 from anyecg_ray.config import InputError, Settings
 from anyecg_ray.lease import Lease
 from anyecg_ray.ledger import Ledger
@@ -127,7 +127,8 @@ class Delivery:
         number = self._number + 1
         carried = {s.name: s.version for s in shards}
         storage.write_atomic(self._entry(number), json.dumps(carried).encode())
-        self._warehouse.commit(rows, self._ledger.job["id"], number, list(carried), replace)
+        with telemetry.stage("commit"):
+            self._warehouse.commit(rows, self._ledger.job["id"], number, list(carried), replace)
         self._number = number
         self.sent.update(carried)
 

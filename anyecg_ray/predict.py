@@ -7,6 +7,7 @@ from the object store. A bad span is a row with a status; no input raises out of
 """
 
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import pyarrow.compute
 import ray
 from ray.data import Dataset
 
-from anyecg_ray import leads, storage
+from anyecg_ray import leads, storage, telemetry
 from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.config import Settings
 from anyecg_ray.header import RecordError
@@ -133,7 +134,8 @@ def windows_of(source: Source, shard: Shard, index: int) -> Iterator[pa.Table]:
             assert fetching is not None
             fetched = fetching.result()
             fetching = ahead.submit(fetch, pieces[i + 1], source) if i + 1 < len(pieces) else None
-            spans = [_scored_span(f, source.recipe) for f in fetched]
+            with telemetry.stage("preprocess"):
+                spans = [_scored_span(f, source.recipe) for f in fetched]
             yield _piece(piece, spans, source.recipe).append_column(
                 pa.field("shard", pa.int32()), pa.array(np.full(len(spans), index, np.int32))
             )
@@ -158,7 +160,9 @@ def fetch(rows: pa.Table, source: Source) -> list[Fetched]:
     wanted = [(i, name, r) for i, (_, ranges) in enumerate(spans) for name, r in ranges.items()]
     folders = [record_id.rpartition("/")[0] for record_id in rows.column("record_id").to_pylist()]
     uris = [storage.join(source.archive, folders[i], name) for i, name, _ in wanted]
-    blobs = storage.read_ranges([storage.Range(u, *r) for u, (_, _, r) in zip(uris, wanted, strict=True)])
+    with telemetry.stage("fetch"):
+        blobs = storage.read_ranges([storage.Range(u, *r) for u, (_, _, r) in zip(uris, wanted, strict=True)])
+    telemetry.read(sum(len(blob) for blob in blobs if isinstance(blob, bytes)))
     found = [f for f, _ in spans]
     for (i, name, _), blob in zip(wanted, blobs, strict=True):
         if isinstance(blob, bytes):
@@ -248,7 +252,11 @@ class Predictor:
         recipe = self._estimator.recipe
         shape = (-1, len(recipe.leads), recipe.samples)
         x = np.frombuffer(_bytes_of(piece.column("x")), np.float32).reshape(shape)
-        values = nested(self._estimator.logits(x), piece.column("usable"))
+        started = time.perf_counter()
+        with telemetry.stage("model"):
+            logits = self._estimator.logits(x)
+        telemetry.predicted(len(x), time.perf_counter() - started)
+        values = nested(logits, piece.column("usable"))
         kept = [n for n in piece.schema.names if n not in ("x", "usable")]
         computed_by = pa.array([self._computed_by] * len(piece))
         return piece.select(kept).append_column("values", values).append_column("computed_by", computed_by)

@@ -160,6 +160,7 @@ def dataset(uri: str, split: str, columns: Sequence[str] | None = None, shuffle:
         fn_args=(found, None if columns is None else list(columns)),
         batch_size=None,
         batch_format="pyarrow",
+        num_cpus=0.1,  # what it takes; a whole one might not be left beside the workers, and nothing would ever come
     )
 
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from browser import WIDTHS, chromium, look
 
 from anyecg_ray.cli import main
 
@@ -40,6 +41,17 @@ def test_the_page_shows_it_all(shown):
     for told in ('src="strip.png"', 'href="report/report.html"', "potassium_high", "Spans by status"):
         assert told in page
     assert (shown[0] / "report" / "report.html").exists()
+
+
+@pytest.mark.parametrize("page", ["index.html", "report/report.html"])
+def test_pages_in_a_browser(shown, page):
+    with chromium() as browser:
+        for width in WIDTHS:
+            seen = look(browser, shown[0] / page, width, shown[0] / f"{page.replace('/', '-')}-{width}.png")
+            assert not seen.errors
+            assert not seen.outside  # self-contained
+            assert seen.wider <= 0
+            assert not seen.hidden
 
 
 def test_the_lines_it_prints_are_the_commands_that_it_ran(shown):

@@ -1,8 +1,11 @@
 """A synthetic archive becomes a store in which every window is right, labelled from its own visit, or counted."""
 
 import csv
+import gzip
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,16 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
-from anyecg_ray import segments
+from anyecg_ray import cluster, model, segments, storage
 from anyecg_ray.align import Align
 from anyecg_ray.config import InputError
 from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows
 from anyecg_ray.predict import Shard, Source, windows_of
 from anyecg_ray.prepare import Prepare, prepare
 from anyecg_ray.preprocess import recipe
-from anyecg_ray.segments import SegmentsCard
+from anyecg_ray.segments import PARTS, SegmentsCard
 from anyecg_ray.synthetic import write_archive
+from anyecg_ray.train import Train, train
+from anyecg_ray.train_loop import Learning
 
 pytestmark = pytest.mark.usefixtures("on_ray")
 
@@ -238,6 +244,70 @@ def test_a_folder_of_one_s_own_with_labels_of_one_s_own(archive: Path, tmp_path:
 
 
 WFDB = {"patient": r"(\d+)/II/"}
+
+
+def test_mimic_iv_ecg_with_the_laboratory_of_its_hospital(archive: Path, tmp_path: Path) -> None:
+    """The same records in MIMIC-IV-ECG's tree, and labevents beside it: results by patient and time alone."""
+    tree, hosp = tmp_path / "ecg", tmp_path / "mimiciv" / "hosp"
+    hosp.mkdir(parents=True)
+    listed = ["subject_id,study_id,file_name,ecg_time,path"]
+    events = ["labevent_id,subject_id,itemid,charttime,storetime,value,valuenum,valueuom,flag"]
+    for i, header in enumerate(sorted((archive / "archive" / "waveforms").rglob("*.hea"))[:40]):
+        subject, study, time = 10000000 + i, 40000000 + i, datetime(2150, 1, 1) + timedelta(days=i)
+        folder = f"files/p1000/p{subject}/s{study}"
+        (tree / folder).mkdir(parents=True)
+        for file in header.parent.glob(f"{header.stem}*"):
+            content = file.read_bytes().replace(header.stem.encode(), str(study).encode())
+            (tree / folder / file.name.replace(header.stem, str(study))).write_bytes(content)
+        listed.append(f"{subject},{study},{study},{time},{folder}/{study}")
+        value = 6.3 if i % 2 else 4.1
+        events.append(f"{i},{subject},50971,{time + timedelta(minutes=30)},,{value},{value},mEq/L,")
+    (tree / "record_list.csv").write_text("\n".join(listed) + "\n")
+    (hosp / "labevents.csv.gz").write_bytes(gzip.compress("\n".join(events).encode()))
+    (hosp / "d_labitems.csv").write_text("itemid,label,fluid,category\n50971,Potassium,Blood,Chemistry\n")
+    (hosp / "patients.csv").write_text(
+        "subject_id,gender,anchor_age,anchor_year\n" + "".join(f"{10000000 + i},F,60,2150\n" for i in range(40))
+    )
+    out = str(tmp_path / "manifest.parquet")
+    manifest(Manifest(archive=str(tree), dataset="mimic-iv-ecg", out=out))
+    made = prepare(Prepare(manifest=out, out=str(tmp_path / "out"), labels=str(hosp), indicators=["potassium_high"]))
+    assert made.settings["clock"] == "chart"
+    table = pa.concat_tables(
+        pa.Table.from_batches(list(segments.batches(str(tmp_path / "out"), s))) for s in PARTS if made.windows[s]
+    )
+    high = {int(p) % 2 for p, y in zip(*(table[c].to_pylist() for c in ("patient_id", LABEL)), strict=True) if y == 1}
+    normal = {int(p) % 2 for p, y in zip(*(table[c].to_pylist() for c in ("patient_id", LABEL)), strict=True) if y == 0}
+    assert (high, normal) == ({1}, {0})
+    assert set(table["sex"].to_pylist()) == {"F"}
+
+
+LABEL = segments.label("potassium_high")
+
+
+def test_on_s3_from_archive_to_bundle(archive: Path, s3: str) -> None:
+    """Manifest, segments, checkpoints and bundle in a bucket, and the same windows as on disk."""
+    fs = storage.filesystem(s3)[0]
+    fs.put(str(archive / "archive"), storage.filesystem(f"{s3}/archive")[1], recursive=True)
+    uri = f"{s3}/manifest.parquet"
+    manifest(Manifest(archive=f"{s3}/archive", dataset="mc-med", out=uri, workers=0))
+    with cluster_of_its_own():
+        made = prepare(Prepare(manifest=uri, out=f"{s3}/segments", indicators=KEYS))
+        here = prepare(settings(archive, "segments-for-s3"))
+        assert made.windows == here.windows
+        assert made.counts == here.counts
+        learning = Learning(epochs=2, batch=16)
+        train(Train(segments=f"{s3}/segments", out=f"{s3}/bundle", preset="tiny", learning=learning))
+    assert fs.glob(storage.filesystem(f"{s3}/bundle/training")[1] + "/**/state.pt")
+    assert model.load(f"{s3}/bundle").card.training["segments_fingerprint"] == made.fingerprint
+
+
+@contextmanager
+def cluster_of_its_own() -> Iterator[None]:
+    """Workers read the AWS_* environment when they start: the module's Ray began before there was a bucket."""
+    ray.shutdown()
+    with cluster.connected():
+        yield
+    ray.init(log_to_driver=False, include_dashboard=False)
 
 
 def test_diagnoses_sex_and_age_of_ptb_xl(data: Path, tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """Every warehouse takes numbered commits: rows and number together, each key once, whatever is done twice."""
 
-import os
 from datetime import UTC, datetime
 
 import duckdb
 import pyarrow as pa
 import pytest
+from places import place, psql
 from test_publish import PROVENANCE, SPANS, staging
 
 from anyecg_ray import schema, storage
@@ -13,6 +13,8 @@ from anyecg_ray.config import InputError, JobError
 from anyecg_ray.publish import publishable
 from anyecg_ray.warehouses import Sink, opened, told
 from anyecg_ray.weights import untrained
+
+__all__ = ["place"]  # a fixture
 
 KEY = ["span_id", "indicator", "model_version"]
 
@@ -27,59 +29,6 @@ def published(spans, version="1", status=None, at=None):
         rows = rows.set_column(place, schema.STAGING.field(name), pa.array([value] * len(rows), rows.column(name).type))
     out = publishable(rows, card)
     return out.append_column("shard", pa.array([0] * len(out), pa.int32()))
-
-
-class Place:
-    """A warehouse and a reader that is none of ours."""
-
-    def __init__(self, kind, out, uri, rows):
-        self.sink, self.out, self.rows = Sink(kind=kind, uri=uri), out, rows
-
-    def open(self):
-        return opened(self.sink, self.out)
-
-
-@pytest.fixture(params=["parquet", "delta", "iceberg", "postgres"])
-def place(request, tmp_path):
-    kind, out = request.param, str(tmp_path / "out")
-    table = f"{out}/ecg_lab_estimate"
-    if kind == "parquet":
-        return Place(kind, out, None, lambda: duck(f"FROM read_parquet('{table}/*/*.parquet', union_by_name => true)"))
-    if kind == "delta":
-        return Place(kind, out, None, lambda: duck(f"FROM delta_scan('{table}')"))
-    if kind == "iceberg":
-        return Place(kind, out, None, lambda: duck(f"FROM iceberg_scan('{metadata(out)}')"))
-    uri = request.getfixturevalue("postgres")(request.node.name)
-    return Place(kind, out, uri, lambda: psql(uri, "SELECT * FROM anyecg.ecg_lab_estimate"))
-
-
-def duck(query):
-    connection = duckdb.connect()
-    for extension in ("avro", "iceberg", "delta"):
-        module = __import__(f"duckdb_extension_{extension}")
-        path = next(p for p in extension_files(module) if p.endswith(".duckdb_extension"))
-        connection.execute(f"INSTALL '{path}'; LOAD {extension}")
-    return connection.execute(query).df()
-
-
-def extension_files(module):
-    for folder, _, files in os.walk(os.path.dirname(module.__file__)):
-        yield from (os.path.join(folder, f) for f in files)
-
-
-def metadata(out):
-    from pyiceberg.catalog import load_catalog
-
-    catalog = load_catalog("anyecg", type="sql", uri=f"sqlite:///{out}/catalog.db", warehouse=f"file://{out}/warehouse")
-    return catalog.load_table("anyecg.ecg_lab_estimate").metadata_location
-
-
-def psql(uri, query):
-    import adbc_driver_postgresql.dbapi as adbc
-
-    with adbc.connect(uri) as connection, connection.cursor() as cursor:
-        cursor.execute(query)
-        return cursor.fetch_arrow_table().to_pandas()
 
 
 def test_a_commit_moves_rows_and_number_together(place):

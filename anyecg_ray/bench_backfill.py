@@ -1,0 +1,130 @@
+"""Measure what exactly-once costs: the pipeline alone against the same with ledger and warehouse, and a resume."""
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from anyecg_ray import schema
+from anyecg_ray.backfill import Backfill, backfill, plan
+from anyecg_ray.ledger import Ledger
+from anyecg_ray.manifest import open_manifest
+from anyecg_ray.model import load
+from anyecg_ray.predict import Source
+from anyecg_ray.publish import publishable
+from anyecg_ray.scoring import scored
+from anyecg_ray.warehouses import Kind, Sink, opened
+
+WARM = 0.2
+"""Share of the windows that go by before the clock starts."""
+
+ROWS = 200_000
+"""Published rows of the commit whose rate is measured."""
+
+
+class Marks:
+    """When how many windows had come out of the pipeline."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self._marks: list[tuple[float, int]] = []
+
+    def watch(self, blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Pass the blocks on."""
+        for block in blocks:
+            values = block.column("values").combine_chunks().flatten()
+            before = self._marks[-1][1] if self._marks else 0
+            self._marks.append((time.perf_counter(), before + len(values) - values.null_count))
+            yield block
+
+    @property
+    def windows(self) -> int:
+        """All that came."""
+        return self._marks[-1][1]
+
+    @property
+    def pieces(self) -> int:
+        """Blocks that came."""
+        return len(self._marks)
+
+    @property
+    def first_s(self) -> float:
+        """Seconds until the first of them."""
+        return self._marks[0][0] - self.started
+
+    def rate(self, ended: float | None = None) -> float:
+        """Windows per second once warm, to the last of them or to `ended`."""
+        then, before = next(mark for mark in self._marks if mark[1] >= WARM * self.windows)
+        return (self.windows - before) / ((ended or self._marks[-1][0]) - then)
+
+
+def measured(job: Backfill, source: Source, kinds: list[Kind], postgres: str | None) -> dict[str, Any]:
+    """Windows per second of the bare pipeline, before and after, and of a whole back-fill into each warehouse.
+
+    job: its `out` is where the outputs go, one below it for each warehouse. The back-fill's time ends with its last
+    commit.
+    """
+    figures: dict[str, Any] = {"bare_before_windows_per_s": _bare(job, source)}
+    for kind in kinds:
+        out = str(Path(job.out, kind))
+        marks = Marks()
+        sink = Sink(kind=kind, uri=postgres if kind == "postgres" else None)
+        backfill(job.model_copy(update={"out": out, "sink": sink}), marks.watch)
+        figures[f"{kind}_windows_per_s"] = marks.rate(time.perf_counter())
+    figures["bare_after_windows_per_s"] = _bare(job, source)
+    bare = (figures["bare_before_windows_per_s"] + figures["bare_after_windows_per_s"]) / 2
+    figures |= {f"{kind}_over_bare": figures[f"{kind}_windows_per_s"] / bare for kind in kinds}
+    return figures | {f"{kind}_rows_per_s": _rows_per_s(job, kind, postgres) for kind in kinds}
+
+
+def _bare(job: Backfill, source: Source) -> float:
+    todo, marks = list(plan(open_manifest(job.manifest), job.shard_spans)), Marks()
+    with closing(scored(todo, source, job.bundle, job.predict, job, marks.watch)) as shards:
+        for _ in shards:
+            pass
+    return marks.rate()
+
+
+def _rows_per_s(job: Backfill, kind: Kind, postgres: str | None) -> float:
+    """Rows of one big commit."""
+    card = load(job.bundle).card
+    staged = next(Path(job.out, kind, "staging").rglob("part-*.parquet"))
+    rows = publishable(pq.read_table(staged).cast(schema.STAGING), card)
+    rows = pa.concat_tables([rows] * -(-ROWS // len(rows))).slice(0, ROWS)
+    keys = pa.array([f"{i}#{i // len(card.indicators)}" for i in range(ROWS)])
+    rows = rows.set_column(0, schema.ECG_LAB_ESTIMATE.field("span_id"), keys)
+    rows = rows.append_column("shard", pa.array(np.zeros(ROWS, np.int32)))
+    warehouse = opened(Sink(kind=kind, uri=postgres if kind == "postgres" else None), str(Path(job.out, f"{kind}-big")))
+    started = time.perf_counter()
+    warehouse.commit(rows, "bench", 1, ["000000-000000"], replace=False)
+    return ROWS / (time.perf_counter() - started)
+
+
+def resume(folder: Path, shards: int, rows: pa.Table) -> dict[str, float]:
+    """Seconds to learn what is done where 99 of 100 shards are: by opening every part, and with a run's tally.
+
+    rows: of schema.STAGING, what each shard holds.
+    """
+    book = Ledger(str(folder), "m", "1")
+    book.claim({"row_groups": []})
+    book.stage("000000-000000", rows)
+    part = next(Path(book.staging).glob("part-*.parquet"))
+    for n in range(1, shards * 99 // 100):
+        shutil.copyfile(part, part.with_name(f"part-{n:06d}-000000.parquet"))
+    return {"resume_without_tally_s": _resumed(folder), "resume_s": _resumed(folder)}
+
+
+def _resumed(folder: Path) -> float:
+    started = time.perf_counter()
+    book = Ledger(str(folder), "m", "1")
+    book.claim({"row_groups": []})
+    book.done()
+    book.counts()
+    book.save_tally()
+    return time.perf_counter() - started

@@ -1,0 +1,127 @@
+"""`status` tells from files alone what is done, and whether somebody is at work."""
+
+import json
+import time
+
+import pyarrow.parquet as pq
+import pytest
+from test_publish import SPANS, staging
+
+from anyecg_ray import storage
+from anyecg_ray.cli import main
+from anyecg_ray.config import InputError, JobError
+from anyecg_ray.delivery import Delivery
+from anyecg_ray.lease import FILE, Lease
+from anyecg_ray.ledger import Ledger
+from anyecg_ray.status import Progress, status
+from anyecg_ray.warehouses import Sink, opened
+from anyecg_ray.weights import Init, init, untrained
+
+JOB = {"granularity": "span", "row_groups": []}
+
+
+def ledger(folder):
+    book = Ledger(str(folder), "potassium", "1")
+    book.claim(JOB)
+    return book
+
+
+def test_what_is_done_and_delivered(tmp_path, capsys):
+    card = untrained("tiny", ["potassium_high", "potassium_value"], ["II"], "ecgfounder-finetune", 0).card
+    book = ledger(tmp_path)
+    with Lease(book.staging, {"verb": "backfill"}) as lease:
+        delivery = Delivery(book, opened(Sink(), str(tmp_path)), card, 60, lease)
+        delivery.add("000000-000000", book.stage("000000-000000", staging(SPANS)))
+        lease.tell(shards=4, spans=12, run_spans=3, run_windows=5, run_seconds=1.5)
+        lease._write()
+        (told,) = status(Progress(out=str(tmp_path)))
+        assert told["state"] == "running"
+        assert (told["shards_done"], told["shards"], told["spans_done"], told["spans"]) == (1, 4, 3, 12)
+        assert told["spans_by_status"] == {"ok": 1, "flat": 1, "missing_signal": 1}
+        assert told["seconds_left"] == pytest.approx(9 / 2, abs=1)
+        assert told["shards_delivered"] == {}
+        delivery.close()
+    assert "shards 1 of 4, spans 3 of 12" in capsys.readouterr().out
+    assert main(["status", "--out", str(tmp_path), "--format", "json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["state"] == "ended"
+    assert list(told["shards_delivered"].values()) == [1]
+    assert len(pq.read_table(tmp_path / "ecg_lab_estimate" / "1")) == 6
+
+
+def test_the_last_error_is_told(tmp_path):
+    book = ledger(tmp_path)
+    with pytest.raises(JobError), Lease(book.staging, {}):
+        raise JobError("the warehouse is on fire")
+    (told,) = status(Progress(out=str(tmp_path)))
+    assert (told["state"], told["last_error"]) == ("stopped", "the warehouse is on fire")
+
+
+def test_no_back_fill_here(tmp_path, capsys):
+    assert main(["status", "--out", str(tmp_path)]) == 2
+    assert "no back-fill here" in capsys.readouterr().err
+
+
+def test_a_second_driver_is_refused_while_the_first_lives(tmp_path):
+    with (
+        Lease(str(tmp_path), {}),
+        pytest.raises(InputError, match="another back-fill is at work"),
+        Lease(str(tmp_path), {}),
+    ):
+        pass
+    with Lease(str(tmp_path), {}):
+        pass  # it ended, so the next may
+
+
+def test_a_driver_that_died_here_leaves_nothing_in_the_way(tmp_path):
+    dead = {"token": "t", "state": "running", "beat_at": time.time()}
+    with Lease(str(tmp_path), {}) as lease:
+        mine = json.loads(storage.read_bytes(str(tmp_path / FILE)))
+    gone = {**mine, **dead, "born": mine["born"] - 1000}
+    (tmp_path / FILE).write_text(json.dumps(gone))
+    with Lease(str(tmp_path), {}):
+        pass
+    del lease
+
+
+def test_a_driver_elsewhere_is_watched_for_a_sign_of_life(tmp_path, monkeypatch):
+    from anyecg_ray import lease
+
+    monkeypatch.setattr(lease, "SILENT", 0.2)
+    with Lease(str(tmp_path), {}):
+        mine = json.loads(storage.read_bytes(str(tmp_path / FILE)))
+    away = {**mine, "host": "elsewhere", "state": "running", "beat_at": time.time()}
+    (tmp_path / FILE).write_text(json.dumps(away))
+    with Lease(str(tmp_path), {}):  # silent: it takes over
+        pass
+    (tmp_path / FILE).write_text(json.dumps(away | {"beat_at": time.time()}))
+    beats = iter([away, away | {"beat_at": time.time() + 5}])
+    monkeypatch.setattr(lease, "read", lambda uri: next(beats))
+    with pytest.raises(InputError, match="on elsewhere"), Lease(str(tmp_path), {}):
+        pass
+
+
+def test_who_lost_the_lease_commits_nothing(tmp_path):
+    with Lease(str(tmp_path), {}) as first:
+        told = json.loads(storage.read_bytes(str(tmp_path / FILE)))
+        (tmp_path / FILE).write_text(json.dumps(told | {"token": "somebody else"}))
+        with pytest.raises(JobError, match="taken over"):
+            first.check()
+
+
+def test_publish_into_a_second_warehouse(tmp_path, capsys):
+    init(Init(out=str(tmp_path / "bundle"), preset="tiny", indicators=["potassium_high", "potassium_value"]))
+    card = json.loads((tmp_path / "bundle" / "card.json").read_text())
+    book = Ledger(str(tmp_path / "out"), card["model_id"], card["model_version"])
+    book.claim(JOB)
+    book.stage("000000-000000", staging(SPANS))
+    book.stage("000000-000003", staging(SPANS[:1]))
+    line = ["publish", "--out", str(tmp_path / "out"), "--bundle", str(tmp_path / "bundle"), "--sink.kind", "delta"]
+    where = ["--sink.uri", str(tmp_path / "second")]
+    assert main([*line, *where]) == 0
+    assert "2 shards published" in capsys.readouterr().out
+    assert main([*line, *where]) == 0
+    assert "0 shards published" in capsys.readouterr().out
+    from deltalake import DeltaTable
+
+    assert len(DeltaTable(tmp_path / "second").to_pyarrow_table()) == 8
