@@ -38,6 +38,8 @@ VERBS = {
     "backfill": Verb("backfill", "Backfill", "backfill", "score a manifest: one row per span, whatever happens"),
     "status": Verb("status", "Progress", "status", "say how far a back-fill is"),
     "publish": Verb("delivery", "Publish", "publish", "carry staged estimates into a warehouse, or a second one"),
+    "serve": Verb("hosting", "Serve", "serve", "answer over HTTP: an API, and a page to try it on"),
+    "keys": Verb("keys", "Keys", "keys", "make, revoke and list the API keys of serve"),
     "bench": Verb("bench", "Bench", "bench", "measure the stages, alone and end to end"),
 }
 

@@ -56,14 +56,22 @@ class _Units:
 def _spans(staging: pa.Table, card: Card) -> _Units:
     """Every span, with the mean of its usable windows' logits."""
     span, used, logits = _outputs(staging, card)
-    n = np.bincount(span[used], minlength=len(staging))
-    sums = np.zeros((len(staging), card.columns))
-    np.add.at(sums, span[used], logits)
-    with np.errstate(invalid="ignore"):
-        means = sums / n[:, None]
+    means, n = mean_logits(span[used], logits, len(staging))
     means[~_ok(staging)] = np.nan
     flags = [sorted({f for w in q or () for f in w.split("|") if f}) for q in staging.column("quality").to_pylist()]
     return _Units(np.arange(len(staging)), np.full(len(staging), np.nan), means, n, flags)
+
+
+def mean_logits(span: np.ndarray, logits: np.ndarray, spans: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each span's mean over its usable windows, (spans, columns) float64, and their number, (spans,).
+
+    span: (windows,) the span of each. logits: (windows, columns). A span without windows has NaN.
+    """
+    n = np.bincount(span, minlength=spans)
+    sums = np.zeros((spans, logits.shape[1]))
+    np.add.at(sums, span, logits)
+    with np.errstate(invalid="ignore"):
+        return sums / n[:, None], n
 
 
 def _windows(staging: pa.Table, card: Card) -> _Units:
@@ -118,11 +126,21 @@ def _told(card: Card, field: str) -> pa.Array:
 
 
 def _numbers(logits: np.ndarray, card: Card) -> dict[str, Any]:
-    """probability, abnormal, value, lower and upper of (n, columns) logits, each flattened unit by unit."""
+    """The columns of `numbers`, each flattened unit by unit."""
+    out = {name: v.ravel() for name, v in numbers(logits, card).items()}
+    abnormal = out.pop("abnormal")
+    arrays = {name: pa.array(v, pa.float64(), from_pandas=True) for name, v in out.items()}
+    return arrays | {"abnormal": pa.array(abnormal > 0, mask=np.isnan(abnormal))}
+
+
+def numbers(logits: np.ndarray, card: Card) -> dict[str, np.ndarray]:
+    """probability, abnormal, value, lower and upper of (n, columns) logits: (n, indicators) each, NaN for none.
+
+    abnormal: 1, 0, or NaN where the bundle has no threshold.
+    """
     decoded = decode(card, logits)
     shape = (len(logits), len(card.indicators))
-    out = {name: np.full(shape, np.nan) for name in ("probability", "value", "lower", "upper")}
-    abnormal = np.full(shape, np.nan)
+    out = {name: np.full(shape, np.nan) for name in ("probability", "abnormal", "value", "lower", "upper")}
     column = 0
     for i, indicator in enumerate(card.indicators):
         if indicator.direction == "value":
@@ -132,7 +150,6 @@ def _numbers(logits: np.ndarray, card: Card) -> dict[str, Any]:
             continue
         out["probability"][:, i] = p = decoded[:, column]
         if indicator.threshold is not None:
-            abnormal[:, i] = np.where(np.isnan(p), np.nan, p >= indicator.threshold)
+            out["abnormal"][:, i] = np.where(np.isnan(p), np.nan, p >= indicator.threshold)
         column += 1
-    arrays = {name: pa.array(v.ravel(), pa.float64(), from_pandas=True) for name, v in out.items()}
-    return arrays | {"abnormal": pa.array(abnormal.ravel() > 0, mask=np.isnan(abnormal.ravel()))}
+    return out

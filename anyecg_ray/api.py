@@ -1,0 +1,242 @@
+"""The endpoint's routes, on FastAPI: what is asked for, who answers it, and how that is told in openapi.json.
+
+Nothing here knows Ray: models are things that can be asked (estimating.Served), so that the same app runs behind Ray
+Serve and in a test.
+"""
+
+import asyncio
+import importlib.util
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from anyecg_ray import __version__, describing, estimating, example
+from anyecg_ray.counting import Counts
+from anyecg_ray.estimating import Served
+from anyecg_ray.forms import Intake
+from anyecg_ray.guard import Guard, respond
+from anyecg_ray.intake import Ecg
+from anyecg_ray.keys import Gate
+from anyecg_ray.limits import Limits, Rates
+from anyecg_ray.messages import DISCLAIMER, Answer, BatchAnswer, Item, Model, Models, State
+from anyecg_ray.model import Card
+from anyecg_ray.problems import Problem, busy, of_any
+from anyecg_ray.publish import Granularity
+from anyecg_ray.recipe import Recipe
+
+FHIR = "application/fhir+json"
+
+AT_ONCE = 8
+"""ECGs of one batch under way."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes work with."""
+
+    models: Callable[[], Sequence[Served]]
+    """The first is the one that a request gets that names none."""
+    intake: Intake
+    gate: Gate | None
+    counts: Counts
+    ready: Callable[[], Awaitable[dict[str, bool]]]
+    """Which models answer, by name and version."""
+    metrics: Callable[[], Awaitable[bytes]]
+    """The counts of all processes, as Prometheus reads them."""
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may ask for."""
+        return self.intake.limits
+
+
+def create(service: Service) -> Guard:
+    """The app, with what every request passes around it."""
+    app = FastAPI(
+        title="anyecg", version=__version__, description=describing.ABOUT, docs_url=None, redoc_url=None,
+        responses=describing.PROBLEMS,
+    )  # fmt: skip
+    app.router.redirect_slashes = False
+    rates = Rates(service.limits.rate)
+    _estimates(app, service, rates)
+    _models(app, service)
+    _examples(app)
+    _health(app, service)
+    _pages(app)
+    for kind in (Problem, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _problem)
+    app.openapi = lambda: describing.openapi(app)  # type: ignore[method-assign]
+    return Guard(app, service.gate, service.intake.admission, rates, service.counts)
+
+
+def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
+    @app.post("/v1/estimates", response_model=Answer, openapi_extra=describing.ONE, tags=["estimates"])
+    async def estimates(
+        request: Request, model: str | None = None, granularity: Granularity = "span", strip: bool = False
+    ) -> Response:
+        """Estimate lab indicators from one ECG."""
+        served = _named(service, model)
+        async with service.intake.ecg(request) as ecg:
+            scored = await _scored(service, ecg, served)
+            if _wants_fhir(request):
+                return await _fhir(service, scored, granularity, request.state.id)
+            drawn = await service.intake.run(lambda: estimating.strip(ecg, scored.card)) if strip else None
+            return _json(estimating.answer(request.state.id, scored, granularity, drawn))
+
+    @app.post("/v1/estimates:batch", response_model=BatchAnswer, openapi_extra=describing.SEVERAL, tags=["estimates"])
+    async def batch(request: Request, model: str | None = None, granularity: Granularity = "span") -> Response:
+        """Estimate from several ECGs; each has its own status."""
+        served = _named(service, model)
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def item(i: int, given: Any) -> Item:
+            name = f"{request.state.id}.{i}"
+            async with places:
+                try:
+                    scored = await _scored(service, await service.intake.read(given), served)
+                except Problem as problem:
+                    return Item.model_construct(status=problem.status, problem=problem.told(name))
+            return Item.model_construct(status=200, answer=estimating.answer(name, scored, granularity, None))
+
+        async with service.intake.several(request) as ecgs:
+            rates.take(request.state.key, len(ecgs) - 1)  # the request itself was counted already
+            items = await asyncio.gather(*(item(i, given) for i, given in enumerate(ecgs)))
+            return _json(BatchAnswer.model_construct(items=items, disclaimer=DISCLAIMER))
+
+
+async def _scored(service: Service, ecg: Ecg, served: Served) -> estimating.Scored:
+    try:
+        async with asyncio.timeout(service.limits.timeout):
+            scored = await estimating.score(ecg, served, service.intake.pool)
+    except TimeoutError:
+        raise busy(f"no model answered within {service.limits.timeout:g} s", 5) from None
+    card = scored.card
+    service.counts.ecg(card.model_id, card.model_version, str(scored.windows.status), len(scored.logits))
+    return scored
+
+
+def _named(service: Service, model: str | None) -> Served:
+    """The model that a request asks for, as `name` or `name@version`. Raises Problem (404)."""
+    for served in service.models():
+        if model in (None, served.card.model_id, f"{served.card.model_id}@{served.card.model_version}"):
+            return served
+    raise Problem(404, "no_such_model", "there is no such model", "GET /v1/models lists those that there are", "model")
+
+
+def _models(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/models", response_model=Models, tags=["models"])
+    async def models() -> Models:
+        """The models that this server has; the first is the one that a request gets that names none."""
+        return Models(models=[_told(served.card, i == 0) for i, served in enumerate(service.models())])
+
+    @app.get("/v1/models/{name}", response_model=Card, tags=["models"])
+    async def card(name: str) -> Card:
+        """A model's card; `name` may be `name@version`."""
+        return _named(service, name).card
+
+
+def _told(card: Card, default: bool) -> Model:
+    recipe = Recipe.from_dict(card.recipe)
+    return Model(
+        name=card.model_id,
+        version=card.model_version,
+        weights_sha256=card.weights_sha256,
+        default=default,
+        trained=card.trained,
+        leads=list(recipe.leads),
+        fs=recipe.fs,
+        seconds=recipe.seconds,
+        indicators=[i.key for i in card.indicators],
+    )
+
+
+def _examples(app: FastAPI) -> None:
+    @app.get("/v1/example", tags=["example"], response_model=dict[str, Any])
+    async def as_json() -> Response:
+        """A synthetic ECG, of no patient, as POST /v1/estimates takes it."""
+        return Response(await asyncio.to_thread(example.as_json), media_type="application/json")
+
+    @app.get("/v1/example.hea", tags=["example"], response_class=Response)
+    async def header() -> Response:
+        """The same ECG's WFDB header."""
+        return Response(await asyncio.to_thread(example.header), media_type="text/plain")
+
+    @app.get("/v1/example.dat", tags=["example"], response_class=Response)
+    async def samples() -> Response:
+        """The same ECG's signal file."""
+        return Response(await asyncio.to_thread(example.samples), media_type="application/octet-stream")
+
+
+def _health(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", response_model=State, tags=["server"])
+    async def healthy() -> State:
+        """Whether the process is up."""
+        return State(status="ok")
+
+    @app.get("/readyz", response_model=State, tags=["server"])
+    async def ready(response: Response) -> State:
+        """Whether every model answers; 503 where one does not."""
+        found = await service.ready()
+        response.status_code = 200 if all(found.values()) else 503
+        return State(status="ok" if all(found.values()) else "not ready", detail=found)
+
+    @app.get("/metrics", response_class=Response, tags=["server"])
+    async def metrics() -> Response:
+        """Counts of all processes of this server, in Prometheus' text format."""
+        return Response(await service.metrics(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _pages(app: FastAPI) -> None:
+    """The page, the reference of the API, and their files: all of them from this server."""
+    page, reference = (Path(str(resources.files("anyecg_ray") / name)) for name in ("page", "reference"))
+    found = importlib.util.find_spec("fastapi_offline")
+    if found and found.submodule_search_locations:  # Swagger UI's own files
+        app.mount("/static/swagger", StaticFiles(directory=Path(found.submodule_search_locations[0]) / "static"))
+    app.mount("/static/reference", StaticFiles(directory=reference))
+    if page.is_dir():
+        app.mount("/static", StaticFiles(directory=page))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return FileResponse(reference / "index.html")
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return FileResponse(page / "index.html") if (page / "index.html").is_file() else RedirectResponse("/docs")
+
+
+def _wants_fhir(request: Request) -> bool:
+    """Whether the Accept header asks for FHIR before JSON."""
+    kinds = [kind.partition(";")[0].strip().lower() for kind in request.headers.get("accept", "").split(",")]
+    return FHIR in kinds and "application/json" not in kinds[: kinds.index(FHIR)]
+
+
+async def _fhir(service: Service, scored: estimating.Scored, granularity: Granularity, request_id: str) -> Response:
+    if importlib.util.find_spec("anyecg_ray.fhir") is None:
+        raise Problem(406, "no_fhir", "this version does not write FHIR", "accept application/json", "Accept")
+    from anyecg_ray import fhir
+
+    rows = await service.intake.run(lambda: estimating.rows(request_id, scored, granularity))
+    bundle = await service.intake.run(lambda: fhir.bundle(rows, scored.card))
+    return Response(estimating.as_json(bundle), media_type=FHIR)
+
+
+def _json(message: BaseModel) -> Response:
+    return Response(message.model_dump_json(exclude_unset=True), media_type="application/json")
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    """Whatever was raised, as a problem."""
+    problem = of_any(error)
+    request.state.request.code = problem.code
+    return respond(problem, request.state.id)

@@ -1,0 +1,82 @@
+"""`anyecg serve`: the application on this machine or on the cluster that RAY_ADDRESS names, until it is told to end."""
+
+import logging
+import os
+import signal
+import threading
+from ipaddress import ip_address
+from typing import Any
+
+import ray
+from pydantic import Field
+from ray import serve as rayserve
+
+from anyecg_ray import cluster
+from anyecg_ray.config import InputError, JobError
+from anyecg_ray.ending import Terminated
+from anyecg_ray.serve import APP, QUIET, Application, application
+
+
+class Serve(Application):
+    """Serve models over HTTP: an API, and a page at /."""
+
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 is every one of this machine's, and needs keys."""
+
+    port: int = Field(8000, ge=1, le=65535)
+    """Port to listen at."""
+
+
+def serve(settings: Serve) -> None:
+    """Serve until SIGINT or SIGTERM. Raises InputError, JobError."""
+    check(settings)
+    logging.getLogger("ray.serve").setLevel(os.environ.get("ANYECG_LOG", "WARNING"))
+    with cluster.connected():
+        start(settings)
+        url = f"http://{settings.host}:{settings.port}"
+        print(f"{url} serves {', '.join(settings.bundle)}; Ctrl-C ends it", flush=True)
+        if not settings.auth:
+            print("without API keys: it answers this machine only", flush=True)
+        try:
+            threading.Event().wait()
+        except (KeyboardInterrupt, Terminated):
+            print("ending: requests at work are finished first", flush=True)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            rayserve.delete(APP)
+            if "RAY_ADDRESS" not in os.environ:
+                rayserve.shutdown()
+
+
+def start(settings: Serve) -> None:
+    """Deploy, or update what is deployed, and wait until it answers. Ray must be connected."""
+    app = application(_fitted(settings))
+    options = {"host": settings.host, "port": settings.port, "request_timeout_s": 3 * settings.limits.timeout}
+    try:
+        rayserve.start(http_options=options, logging_config=QUIET)
+        rayserve.run(app, name=APP, route_prefix="/", blocking=False)
+    except (RuntimeError, ray.exceptions.RayError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise JobError(f"the endpoint did not start: {lines[-1] if lines else type(error).__name__}") from None
+
+
+def check(settings: Serve) -> None:
+    """Raise InputError for settings that would let strangers in, or that cannot work here."""
+    try:
+        loopback = ip_address(settings.host).is_loopback
+    except ValueError:
+        loopback = settings.host == "localhost"
+    if not settings.auth and not loopback:
+        raise InputError(f"setting host: {settings.host} with --no-auth; give keys, or leave the host at 127.0.0.1")
+
+
+def _fitted(settings: Serve) -> Serve:
+    """The settings with CPU shares that this machine has: Serve would wait for ever for those that are not there."""
+    have = ray.cluster_resources().get("CPU", 1.0)
+    want = settings.replicas * settings.ingress_cpus + len(settings.bundle) * settings.models * settings.model_cpus
+    if want <= have or "RAY_ADDRESS" in os.environ:  # a cluster may grow
+        return settings
+    share: dict[str, Any] = {
+        name: round(getattr(settings, name) * have / want, 3) for name in ("ingress_cpus", "model_cpus")
+    }
+    return settings.model_copy(update=share)
