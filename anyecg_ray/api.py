@@ -5,6 +5,7 @@ Serve and in a test.
 """
 
 import asyncio
+import importlib
 import importlib.util
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from fastapi.responses import FileResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from anyecg_ray import __version__, describing, estimating, example
@@ -224,11 +226,10 @@ def _wants_fhir(request: Request) -> bool:
 async def _fhir(service: Service, scored: estimating.Scored, granularity: Granularity, request_id: str) -> Response:
     if importlib.util.find_spec("anyecg_ray.fhir") is None:
         raise Problem(406, "no_fhir", "this version does not write FHIR", "accept application/json", "Accept")
-    from anyecg_ray import fhir
-
+    write: Any = importlib.import_module("anyecg_ray.fhir").bundle
     rows = await service.intake.run(lambda: estimating.rows(request_id, scored, granularity))
-    bundle = await service.intake.run(lambda: fhir.bundle(rows, scored.card))
-    return Response(estimating.as_json(bundle), media_type=FHIR)
+    bundle = await service.intake.run(lambda: write(rows, scored.card))
+    return Response(to_json(bundle), media_type=FHIR)
 
 
 def _json(message: BaseModel) -> Response:

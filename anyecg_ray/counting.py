@@ -4,7 +4,7 @@ Every ingress replica counts for itself; /metrics adds up what they have told ea
 does not matter which of them a scraper meets.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -74,7 +74,7 @@ class _Summed(Collector):
         sums: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
         for snapshot in self._snapshots:
             for name, told, kind, samples in snapshot:
-                families.setdefault(name, _family(kind)(name, told))
+                families.setdefault(name, FAMILIES[kind](name, told))
                 of_family = sums.setdefault(name, {})
                 for sample, labels, value in samples:
                     of_family[sample, labels] = of_family.get((sample, labels), 0.0) + value
@@ -84,6 +84,7 @@ class _Summed(Collector):
             yield family
 
 
-def _family(kind: str) -> type[Metric]:
-    kinds: Mapping[str, type[Metric]] = {"counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
-    return kinds[kind]
+FAMILIES: Mapping[str, Callable[[str, str], Metric]] = {
+    "counter": CounterMetricFamily,
+    "histogram": HistogramMetricFamily,
+}

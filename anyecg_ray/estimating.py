@@ -8,20 +8,23 @@ published with the card of the model that computed it.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
-from anyecg_ray import trace
+from anyecg_ray import __version__, example, trace
 from anyecg_ray.header import RecordError
 from anyecg_ray.intake import Ecg
-from anyecg_ray.messages import Answer, Estimate, ModelName, Strip, Window
+from anyecg_ray.messages import DISCLAIMER, Answer, Estimate, ModelName, Strip, Window
 from anyecg_ray.model import Card, IndicatorCard
 from anyecg_ray.preprocess import Recipe, Windows, preprocess
-from anyecg_ray.problems import busy, of_record
-from anyecg_ray.publish import Granularity, mean_logits, numbers
-from anyecg_ray.schema import Status
+from anyecg_ray.problems import Problem, busy, of_record
+from anyecg_ray.publish import Granularity, mean_logits, numbers, publishable
+from anyecg_ray.schema import STAGING, Status
 
 CHUNK = 32
 """Windows that are sent to a model at a time: a batch's worth, so that a long ECG does not hold up the others."""
@@ -61,20 +64,22 @@ class Scored(NamedTuple):
     windows: Windows
     logits: np.ndarray
     """(usable windows, columns) float32."""
+    start_time: datetime | None
+    """Of the first sample, in UTC."""
 
 
 async def score(ecg: Ecg, served: Served, pool: Executor) -> Scored:
     """Preprocess in the pool and predict. Raises Problem: 422 for what cannot be read, 503 where no model answers."""
     card = served.card
     for _ in range(3):
-        windows = await asyncio.get_running_loop().run_in_executor(pool, _windows, ecg, card)
+        windows, start = await asyncio.get_running_loop().run_in_executor(pool, _windows, ecg, card)
         if not len(windows.x):
-            return Scored(card, windows, np.empty((0, card.columns), np.float32))
+            return Scored(card, windows, np.empty((0, card.columns), np.float32), start)
         parts = await _chunks(windows.x, card, served.predict)
         cards = {p.card.weights_sha256: p.card for p in parts if p.card is not None}
         answers = [p.logits for p in parts if p.logits is not None]
         if len(answers) == len(parts) and (not cards or (len(cards) == 1 and all(p.card for p in parts))):
-            return Scored(next(iter(cards.values()), card), windows, np.concatenate(answers))
+            return Scored(next(iter(cards.values()), card), windows, np.concatenate(answers), start)
         card = next(iter(cards.values()))  # another version, which reads other windows, or a part of these
     raise busy("the model is being replaced", 2)
 
@@ -87,15 +92,23 @@ async def _chunks(x: np.ndarray, card: Card, predict: Predict) -> list[Predicted
     return found
 
 
-def _windows(ecg: Ecg, card: Card) -> Windows:
+def warm(card: Card) -> None:
+    """Preprocess an example, so that what is compiled at its first use is compiled before the first request."""
+    with suppress(Problem):  # windows longer than the example
+        _windows(Ecg(example.record()), card)
+
+
+def _windows(ecg: Ecg, card: Card) -> tuple[Windows, datetime | None]:
+    """What preprocessing makes of the ECG, and the time of its first sample. Raises Problem (422)."""
     recipe = Recipe.from_dict(card.recipe)
     try:
-        windows = preprocess(ecg.read(recipe.leads), recipe)
+        record = ecg.read(recipe.leads)
+        windows = preprocess(record, recipe)
     except RecordError as error:
         raise of_record(error) from None
     if windows.status not in SCORABLE:
         raise of_record(RecordError(windows.status, windows.detail))
-    return windows
+    return windows, record.start
 
 
 def strip(ecg: Ecg, card: Card) -> Strip:
@@ -119,6 +132,7 @@ def answer(request_id: str, scored: Scored, granularity: Granularity, drawn: Str
         each = np.full((len(windows.start), card.columns), np.nan)
         each[usable] = scored.logits
         estimates = _estimates(card, each, windows.start.tolist())
+    told: dict[str, Any] = {} if drawn is None else {"strip": drawn}
     return Answer.model_construct(
         id=request_id,
         model=ModelName(name=card.model_id, version=card.model_version, weights_sha256=card.weights_sha256),
@@ -130,8 +144,36 @@ def answer(request_id: str, scored: Scored, granularity: Granularity, drawn: Str
             for start, used, flags in zip(windows.start.tolist(), windows.usable, windows.flags, strict=True)
         ],
         estimates=estimates,
-        strip=drawn,
+        disclaimer=DISCLAIMER,
+        **told,
     )
+
+
+def rows(request_id: str, scored: Scored, granularity: Granularity) -> pa.Table:
+    """The answer as rows of schema.ECG_LAB_ESTIMATE; the request stands for span and record."""
+    windows, card = scored.windows, scored.card
+    each: list[list[float] | None] = [None] * len(windows.start)
+    for i, logits in zip(np.flatnonzero(windows.usable), scored.logits.tolist(), strict=True):
+        each[i] = logits
+    span = {
+        "span_id": request_id,
+        "record_id": request_id,
+        "dataset": "request",
+        "status": str(windows.status),
+        "status_detail": windows.detail or None,
+        "start_time": scored.start_time,
+        "window_start": windows.start.tolist(),
+        "quality": ["|".join(flags) for flags in windows.flags],
+        "values": each,
+        "model_id": card.model_id,
+        "model_version": card.model_version,
+        "weights_sha256": card.weights_sha256,
+        "preprocess_fingerprint": card.preprocess_fingerprint,
+        "code_version": __version__,
+        "run_id": request_id,
+        "estimated_at": datetime.now(UTC),
+    }
+    return publishable(pa.Table.from_pylist([span], schema=STAGING), card, granularity)
 
 
 def _estimates(card: Card, logits: np.ndarray, starts: Sequence[float | None]) -> list[Estimate]:
@@ -147,6 +189,7 @@ def _estimates(card: Card, logits: np.ndarray, starts: Sequence[float | None]) -
 
 def _estimate(indicator: IndicatorCard, told: dict[str, float], start: float | None) -> Estimate:
     plain: dict[str, Any] = {name: None if v != v else v for name, v in told.items()}
+    plain |= {} if start is None else {"window_start": start}
     plain["abnormal"] = None if plain["abnormal"] is None else bool(plain["abnormal"])
     return Estimate.model_construct(
         indicator=indicator.key,
@@ -162,5 +205,4 @@ def _estimate(indicator: IndicatorCard, told: dict[str, float], start: float | N
         auroc_low=getattr(indicator, "auroc_low", None),
         auroc_high=getattr(indicator, "auroc_high", None),
         **plain,
-        **({} if start is None else {"window_start": start}),
     )

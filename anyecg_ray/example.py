@@ -11,6 +11,7 @@ import numpy as np
 from anyecg_ray.beats import Morphology, Rhythm, beats, draw
 from anyecg_ray.leads import LIMB, TWELVE_LEADS
 from anyecg_ray.messages import Signals
+from anyecg_ray.record import Record
 
 FS, SECONDS, GAIN = 250.0, 30, 1000
 """Hz, seconds, and ADC units per millivolt."""
@@ -50,6 +51,12 @@ def _heart(p: float, q: float, r: float, s: float, st: float, t: float) -> Morph
 
 def _parts() -> dict[str, tuple[float, float]]:
     return {lead: (float(a), float(b)) for lead, (a, b) in LIMB.items() if lead not in HEIGHTS}
+
+
+def record() -> Record:
+    """It as a decoded record."""
+    n = len(TWELVE_LEADS)
+    return Record(signals(), TWELVE_LEADS, ("mV",) * n, (True,) * n, FS, None)
 
 
 @lru_cache(1)

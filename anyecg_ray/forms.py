@@ -5,7 +5,7 @@ A body is read up to its limit, held while the request is at work, and taken apa
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -126,17 +126,11 @@ class _InMemory(MultiPartParser):
 async def _parts(request: Request, body: bytes) -> tuple[dict[str, str], dict[str, bytes]]:
     """Fields, and files by the last part of their names. Raises Problem."""
 
-    async def whole() -> AsyncIterator[bytes]:
+    async def whole() -> AsyncGenerator[bytes, None]:
         yield body
 
     try:
-        form = await _InMemory(
-            request.headers,
-            whole(),
-            max_files=FILES,
-            max_fields=8,
-            max_part_size=1024,  # type: ignore[arg-type]
-        ).parse()
+        form = await _InMemory(request.headers, whole(), max_files=FILES, max_fields=8, max_part_size=1024).parse()
     except (MultiPartException, ValueError, KeyError) as error:
         detail = error.message if isinstance(error, MultiPartException) else "the form cannot be taken apart"
         mend = "send multipart/form-data with a boundary, as curl -F and browsers do"

@@ -20,9 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from anyecg_ray.counting import Counts
 from anyecg_ray.keys import Gate
 from anyecg_ray.limits import Admission, Rates
-from anyecg_ray.problems import MEDIA_TYPE, Problem
+from anyecg_ray.problems import MEDIA_TYPE, Problem, of_any
 
-log = logging.getLogger("ray.serve")  # Serve's own, so that the line goes where Serve's lines go
+log = logging.getLogger("anyecg.requests")
+"""A logger of its own: Serve's puts the client's x-request-id before every line. It ends in the worker's .err file."""
 
 OPEN = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/favicon.ico")
 """Paths that need no key, besides what lies below /static: they tell nothing about anybody."""
@@ -66,8 +67,7 @@ class Guard:
             await self._told(request, problem, receive, send)
         except Exception as error:
             _log_defect(request, error)
-            problem = Problem(500, "internal", "the server failed; this is a defect of ours", "send it again, later")
-            await self._told(request, problem, receive, send)
+            await self._told(request, of_any(error), receive, send)
         finally:
             seconds = time.perf_counter() - started
             self.counts.request(request.route(), scope["method"], request.status, request.code, seconds)
@@ -130,7 +130,7 @@ class _Request:
                 self.status = message["status"]
                 present = {name.lower() for name, _ in message["headers"]}
                 extra = [(n, v) for n, v in SECURITY if n not in present]
-                message = {**message, "headers": [*message["headers"], *extra, (b"x-request-id", self.id.encode())]}
+                message = {**message, "headers": [*message["headers"], *extra]}
             await send(message)
 
         return watching
@@ -139,6 +139,14 @@ class _Request:
         told = {"id": self.id, "method": self.scope["method"], "route": self.route(), "status": self.status}
         told |= {"code": self.code, "key": self.key, "ms": round(1000 * seconds, 1)}
         return json.dumps(told)
+
+
+def write_log() -> None:
+    """Let the log's lines go to stderr, as they are."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)
 
 
 def respond(problem: Problem, request_id: str) -> JSONResponse:

@@ -44,8 +44,6 @@ def serve(settings: Serve) -> None:
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             rayserve.delete(APP)
-            if "RAY_ADDRESS" not in os.environ:
-                rayserve.shutdown()
 
 
 def start(settings: Serve) -> None:

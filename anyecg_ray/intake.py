@@ -136,12 +136,12 @@ def _record(signals: np.ndarray, names: Sequence[str], fs: float, units: str, gi
 
 def from_files(files: Mapping[str, bytes], limits: Limits) -> Ecg:
     """A WFDB record from its files, by name. Raises Problem."""
-    headers = {name[:-4]: text for name, text in files.items() if name.lower().endswith(".hea")}
+    headers = {name[:-4]: raw for name, raw in files.items() if name.lower().endswith(".hea")}
     if not headers:
         mend = "send the record's .hea with its signal files, or one .csv"
         raise Problem(422, "no_header", "no file is a WFDB header (.hea)", mend, "file")
-    for name, text in headers.items():
-        check_header_size(len(text), name)
+    for name, raw in headers.items():
+        check_header_size(len(raw), name)
     try:
         text = joined({name: _text(raw) for name, raw in headers.items()})
         check_header(text, {name: len(raw) for name, raw in files.items()}, limits)

@@ -30,6 +30,8 @@ ON_RAY = {
     "prepare",
     "labelling",
     "serve",
+    "replicas",
+    "hosting",
     "manifest",
 }
 ON_TORCH = {
