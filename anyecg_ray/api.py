@@ -87,6 +87,7 @@ def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
         request: Request, model: str | None = None, granularity: Granularity = "span", strip: bool = False
     ) -> Response:
         """Estimate lab indicators from one ECG."""
+        _only(request, "model", "granularity", "strip")
         served = _named(service, model)
         async with service.intake.ecg(request) as ecg:
             scored = await _scored(service, ecg, served)
@@ -98,6 +99,7 @@ def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
     @app.post("/v1/estimates:batch", response_model=BatchAnswer, openapi_extra=describing.SEVERAL, tags=["estimates"])
     async def batch(request: Request, model: str | None = None, granularity: Granularity = "span") -> Response:
         """Estimate from several ECGs; each has its own status."""
+        _only(request, "model", "granularity")
         served = _named(service, model)
         places = asyncio.Semaphore(AT_ONCE)
 
@@ -125,6 +127,15 @@ async def _scored(service: Service, ecg: Ecg, served: Served) -> estimating.Scor
     card = scored.card
     service.counts.ecg(card.model_id, card.model_version, str(scored.windows.status), len(scored.logits))
     return scored
+
+
+def _only(request: Request, *names: str) -> None:
+    """Raises Problem (422) for a parameter that is none of these: a slip must not pass for a default."""
+    if any(name not in names for name in request.query_params):
+        mend = f"there are {', '.join(names)}"
+        raise Problem(
+            422, "unknown_parameter", "the query has a parameter that is none of its parameters", mend, "query"
+        )
 
 
 def _named(service: Service, model: str | None) -> Served:
