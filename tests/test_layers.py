@@ -20,6 +20,7 @@ ON_RAY = {
     "bench_train",
     "board",
     "start",
+    "submit",
     "demo",
     "train",
     "prepare",
