@@ -2,14 +2,21 @@
 
 import copy
 import json
+import os
 import re
+import shutil
+import subprocess
+import tomllib
 from pathlib import Path
 
 import boto3
 import pytest
 import ray
 import yaml
+from dockerfile_parse import DockerfileParser
 from moto import mock_aws
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
@@ -134,3 +141,49 @@ def test_every_start_is_with_a_token_and_the_dashboard_stays_on_the_head(cluster
     assert all("RAY_AUTH_MODE=token" in start for start in starts)
     assert "--dashboard-host=127.0.0.1" in starts[0]
     assert "/home/ubuntu/.ray/auth_token" in cluster["file_mounts"]
+
+
+# the image
+
+
+@pytest.fixture
+def dockerfile():
+    return [(step["instruction"], step["value"]) for step in DockerfileParser(str(ROOT / "Dockerfile")).structure]
+
+
+def values(dockerfile, instruction):
+    return [value for name, value in dockerfile if name == instruction]
+
+
+def test_every_copied_source_exists_and_is_in_the_build_context(dockerfile):
+    shown = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {source for value in values(dockerfile, "COPY") for source in value.split()[:-1]}
+    assert copied == shown
+    assert all((ROOT / source).exists() for source in copied)
+
+
+def test_the_image_agrees_with_the_package(dockerfile):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (base,) = values(dockerfile, "FROM")
+    assert Version(re.search(r"python:([\d.]+)-slim", base)[1]) in SpecifierSet(project["requires-python"])
+    assert re.search(r'image\.version="([^"]+)"', " ".join(values(dockerfile, "LABEL")))[1] == __version__
+    install = next(value for value in values(dockerfile, "RUN") if ".[$extras]" in value)
+    assert {"cpu", "warehouse"} <= set(project["optional-dependencies"])
+    assert set(re.findall(r'extras="?([a-z]+)', install)) == {"cpu", "warehouse"}
+    assert f"ray=={ray.__version__}" in (ROOT / "constraints.txt").read_text().splitlines()
+
+
+def test_the_image_runs_as_nobody_special(dockerfile):
+    names = [name for name, _ in dockerfile]
+    assert values(dockerfile, "USER") == ["1000"]
+    assert max(i for i, name in enumerate(names) if name in ("RUN", "COPY")) < names.index("USER")
+
+
+def test_the_shell_of_the_image_has_no_mistake(dockerfile, tmp_path):
+    """As far as `sh -n` sees; an unknown DEVICE must stop the build."""
+    for value in values(dockerfile, "RUN"):
+        subprocess.run(["sh", "-n"], input=value, text=True, check=True)
+    choice = next(value for value in values(dockerfile, "RUN") if "case" in value)
+    shutil.copy(ROOT / "constraints.txt", tmp_path)
+    done = subprocess.run(["sh", "-c", choice], env={"DEVICE": "tpu", "PATH": os.environ["PATH"]}, cwd=tmp_path)
+    assert done.returncode == 2
