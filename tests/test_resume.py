@@ -95,7 +95,7 @@ def killed_and_finished(kind, kills, job, undisturbed, tmp_path, request):
     place, chance = places.made(kind, str(tmp_path / "out"), request), random.Random(kind)
     out, flags = Path(place.out), place.flags()
     for _ in range(kills):
-        stopped(job, out, signal.SIGKILL, chance.randint(1, 6), *flags, later=chance.uniform(0, 0.3))
+        stopped(job, out, signal.SIGKILL, chance.randint(1, 5), *flags, later=chance.uniform(0, 0.07))
     assert 0 < parts(out) < SPANS / SHARD
     assert "shards are done, going on" in finish(job, out, *flags)
     same(check(place), undisturbed)
