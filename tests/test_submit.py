@@ -1,72 +1,29 @@
 """`anyecg submit` and plain `ray job submit` against a real cluster: its own process, ports, folder and token."""
 
-import contextlib
 import os
-import secrets
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
+import private_ray
 import pyarrow.dataset
 import pytest
-import requests
-from ray.job_submission import JobStatus, JobSubmissionClient
+from private_ray import BIN
+from ray.job_submission import JobStatus
 
 from anyecg_ray import cli, config, submit
 from anyecg_ray.cli import main
 from anyecg_ray.config import InputError
 
-ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
 
 @pytest.fixture(scope="module")
 def head():
-    """A head node that asks for a token: its address, token and environment. Only its own processes are ended."""
-    token, port = secrets.token_hex(32), free_port()
-    folder = tempfile.mkdtemp(prefix="ray")  # pytest's are too long for the sockets in it
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "ANYECG_"))}
-    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "HOME": folder, "OMP_NUM_THREADS": "1"}
-    env |= {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
-    ports = [f"--{name}-port={free_port()}" for name in ("ray-client-server", "metrics-export")]
-    ports += [f"--dashboard-port={port}", "--port=0", "--dashboard-agent-listen-port=0", "--num-cpus=2"]
-    start = [BIN / "ray", "start", "--head", "--block", f"--temp-dir={folder}/r", "--include-dashboard=true", *ports]
-    with open(f"{folder}/log", "wb") as log:
-        process = subprocess.Popen(start, env=env, stdout=log, stderr=log, start_new_session=True)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        await_dashboard(address, token, process, Path(folder, "log"))
-        yield SimpleNamespace(address=address, token=token, env=env, folder=Path(folder))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def await_dashboard(address, token, process, log):
-    for _ in range(240):
-        assert process.poll() is None, log.read_text()
-        with contextlib.suppress(requests.ConnectionError):
-            answer = requests.get(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token}"}, timeout=30)
-            if answer.ok:
-                return
-        time.sleep(0.5)
-    raise AssertionError(log.read_text())
+    """A head node that asks for a token."""
+    with private_ray.cluster() as made:
+        made.head("--num-cpus=2")
+        yield made
 
 
 @pytest.fixture
@@ -78,10 +35,6 @@ def cluster(head, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return head
-
-
-def jobs(head):
-    return JobSubmissionClient(head.address, headers={"Authorization": f"Bearer {head.token}"})
 
 
 def test_a_job_file_runs_on_the_cluster_and_its_lines_come_here(cluster, capfd):
@@ -133,8 +86,8 @@ def test_interrupting_leaves_the_job_running_and_says_how_to_stop_it(cluster):
     line += ["--address", cluster.address, "--submission-id", "long"]
     env = cluster.env | {"HOME": str(Path.cwd())}
     process = subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    client = jobs(cluster)
-    await_status(client, "long", JobStatus.RUNNING)
+    client = cluster.client
+    cluster.await_status("long", JobStatus.RUNNING)
     time.sleep(2)  # so that it follows
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
@@ -142,18 +95,9 @@ def test_interrupting_leaves_the_job_running_and_says_how_to_stop_it(cluster):
     assert f"ray job stop long --address {cluster.address}" in told
     assert client.get_job_status("long") is JobStatus.RUNNING
     client.stop_job("long")
-    await_status(client, "long", JobStatus.STOPPED)
+    cluster.await_status("long", JobStatus.STOPPED)
     with pytest.raises(config.JobError, match="stopped"):
         submit._judge(client, "long")
-
-
-def await_status(client, job, status):
-    for _ in range(300):
-        with contextlib.suppress(RuntimeError):  # not submitted yet
-            if client.get_job_status(job) is status:
-                return
-        time.sleep(0.2)
-    raise AssertionError(client.get_job_info(job))
 
 
 def test_without_the_token_the_cluster_refuses(cluster, monkeypatch, capfd):
@@ -171,7 +115,7 @@ def test_without_the_token_the_cluster_refuses(cluster, monkeypatch, capfd):
 
 def test_the_token_is_in_no_job_and_no_log(cluster):
     """After the tests above, and in whatever order: what the cluster keeps of its jobs does not hold the token."""
-    assert cluster.token not in str([vars(job) for job in jobs(cluster).list_jobs()])
+    assert cluster.token not in str([vars(job) for job in cluster.client.list_jobs()])
     logs = list((cluster.folder / "r").rglob("job-driver-*.log"))
     assert all(cluster.token not in log.read_text(errors="replace") for log in logs)
 
