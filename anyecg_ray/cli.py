@@ -38,6 +38,7 @@ VERBS = {
     "backfill": Verb("backfill", "Backfill", "backfill", "score a manifest: one row per span, whatever happens"),
     "status": Verb("status", "Progress", "status", "say how far a back-fill is"),
     "publish": Verb("delivery", "Publish", "publish", "carry staged estimates into a warehouse, or a second one"),
+    "export": Verb("export", "Export", "export", "write estimates as FHIR, OMOP or MEDS"),
     "submit": Verb("submit", "Submit", "submit", "run any of these on a Ray cluster, and follow it"),
     "bench": Verb("bench", "Bench", "bench", "measure the stages, alone and end to end"),
 }
