@@ -140,14 +140,20 @@ def autoscaled(made: Cluster, types: dict[str, Any]) -> str:
         "max_workers": 4,
         "idle_timeout_minutes": 0.1,
         "provider": {
-            "type": "fake_multinode",
+            "type": "external",  # by its own name it wants a file that is not in Ray's wheel
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
             "launch_multiple": True,
+            "disable_node_updaters": True,
             "head_node_id": FAKE_HEAD_NODE_ID,
             "gcs_address": f"{ray.util.get_node_ip_address()}:{made.gcs}",
         },
         "available_node_types": types,
         "head_node_type": "ray.head.default",
     }
+    for stage in ("", "head_", "worker_"):
+        config |= {f"{stage}setup_commands": []}
+    config |= {"head_start_ray_commands": [], "worker_start_ray_commands": [], "initialization_commands": []}
+    config |= {"file_mounts": {}, "cluster_synced_files": [], "auth": {}}
     path = made.folder / "autoscaling.json"
     path.write_text(json.dumps(config))
     return str(path)
