@@ -82,9 +82,13 @@ def backfill(settings: Backfill, watch: Watch = iter) -> Counter[str]:
 
     Raises InputError where an input cannot be used, JobError past `max_error_rate`.
     """
+    # workers of a cluster have working folders of their own
+    places = {name: storage.absolute(getattr(settings, name)) for name in ("manifest", "bundle")}
+    settings = settings.model_copy(update=places)
     manifest = open_manifest(settings.manifest)
     card = load(settings.bundle).card  # the whole bundle, so that a broken one fails here and not in an actor
-    source = Source(settings.manifest, settings.archive or manifest.archive, Recipe.from_dict(card.recipe))
+    archive = storage.absolute(settings.archive or manifest.archive)
+    source = Source(settings.manifest, archive, Recipe.from_dict(card.recipe))
     if not storage.exists(source.archive):
         raise InputError(f"{source.archive}: no such archive; give --archive where the records lie now")
     cohort = IndexTimes(settings.cohort, settings.window) if settings.cohort else None

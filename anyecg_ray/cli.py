@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from anyecg_ray import __version__
 from anyecg_ray.config import InputError, JobError, load
@@ -38,6 +38,8 @@ VERBS = {
     "backfill": Verb("backfill", "Backfill", "backfill", "score a manifest: one row per span, whatever happens"),
     "status": Verb("status", "Progress", "status", "say how far a back-fill is"),
     "publish": Verb("delivery", "Publish", "publish", "carry staged estimates into a warehouse, or a second one"),
+    "export": Verb("export", "Export", "export", "write estimates as FHIR, OMOP or MEDS"),
+    "submit": Verb("submit", "Submit", "submit", "run any of these on a Ray cluster, and follow it"),
     "serve": Verb("hosting", "Serve", "serve", "answer over HTTP: an API, and a page to try it on"),
     "keys": Verb("keys", "Keys", "keys", "make, revoke and list the API keys of serve"),
     "bench": Verb("bench", "Bench", "bench", "measure the stages, alone and end to end"),
@@ -61,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(2, error)
     except JobError as error:
         return _fail(1, error)
-    except KeyboardInterrupt:
-        return _fail(130, "interrupted; the same command goes on where this one stopped")
+    except KeyboardInterrupt as error:
+        return _fail(130, str(error) or "interrupted; the same command goes on where this one stopped")
     except Terminated:
         return _fail(143, "asked to end; the same command goes on where this one stopped")
     except BrokenPipeError:  # `anyecg … | head`
@@ -77,10 +79,18 @@ def _run(name: str, arguments: list[str]) -> int:
         raise InputError(
             f"unknown verb {name}; " + (f"did you mean {near[0]}?" if near else "`anyecg --help` lists them")
         )
-    module = importlib.import_module(f"anyecg_ray.{verb.module}")
-    settings = load(getattr(module, verb.settings), name, arguments)
-    getattr(module, verb.function)(settings)
+    settings = settings_of(name, arguments)
+    getattr(importlib.import_module(f"anyecg_ray.{verb.module}"), verb.function)(settings)
     return 0
+
+
+def settings_of(name: str, arguments: Sequence[str]) -> Any:
+    """What a verb's function takes. `submit` wraps another verb's command line and takes it apart itself."""
+    verb = VERBS[name]
+    module = importlib.import_module(f"anyecg_ray.{verb.module}")
+    if hasattr(module, "parse"):
+        return module.parse(arguments)
+    return load(getattr(module, verb.settings), name, arguments)
 
 
 def _fail(code: int, message: object) -> int:

@@ -50,7 +50,10 @@ class IndexTimes:
         if not (keys := [k for k in WHO if k in present]):
             raise InputError(f"{uri}: no column patient_id or encounter_id; name who is in the cohort")
         self.key = keys[0]
-        rows = pa.Table.from_batches(list(tables.batches(uri, present)))
+        batches = list(tables.batches(uri, present))
+        if not sum(map(len, batches)):
+            raise InputError(f"{uri}: column {self.key} is empty, there is no row below the header")
+        rows = pa.Table.from_batches(batches)
         self._own = [n for n in rows.column_names if n not in (*WHO, "index_time")]
         frame = rows.to_pandas()
         frame[self.key] = tables.identifiers(rows.column(self.key).combine_chunks()).to_pandas()

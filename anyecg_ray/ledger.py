@@ -65,6 +65,9 @@ class Ledger:
                 "give the same ones to go on with it, or another --out"
             )
         self._job = before
+        for file in _files(self.staging):  # what a killed driver was writing
+            if file.startswith(".") and file.endswith(".tmp"):
+                storage.remove(storage.join(self.staging, file))
         self.refresh()
 
     def open(self) -> None:

@@ -89,9 +89,11 @@ class Predict(Settings):
         """Settle what is 0 for the cluster that Ray is connected to."""
         total = ray.cluster_resources()
         gpus = self.gpus_per_actor or (1.0 if total.get("GPU") and compute.backend != "openvino" else 0.0)
-        cpus = total.get("CPU", 1.0)
-        threads = compute.threads or max(1, min(THREADS, int(cpus)))
-        actors = self.actors or max(1, int(total["GPU"] / gpus if gpus else cpus // threads))
+        # a copy lives on one node: what several nodes have together would fit on none of them
+        nodes = [n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]] or [1.0]
+        threads = compute.threads or max(1, min(THREADS, int(max(nodes))))
+        room = total.get("GPU", 0.0) / gpus if gpus else sum(cpus // threads for cpus in nodes)
+        actors = self.actors or max(1, int(room))
         set_aside = self.cpus_per_actor or (1.0 if gpus else max(1.0, threads * 3 // 4))
         return Layout(actors, set_aside, gpus, compute.model_copy(update={"threads": threads}))
 

@@ -236,7 +236,7 @@ def atomic_output(uri: str) -> Iterator[IO[bytes]]:
     fs, path = filesystem(uri)
     local = is_local(uri)
     path = _real(uri) if local else path
-    target = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if local else path
+    target = _beside(path) if local else path
     file = _opened(fs, target, uri)
     try:
         yield file
@@ -251,6 +251,12 @@ def atomic_output(uri: str) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError):
             raise _unwritable(error, uri) from None
         raise
+
+
+def _beside(path: str) -> str:
+    """A name in the same folder for what is not yet whole; readers of folders pass over names that begin with a dot."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 def _real(uri: str) -> str:

@@ -53,6 +53,18 @@ def test_score_writes_the_figures_that_others_read(bundle, data, tmp_path):
     assert 0 < told["driver_peak_mb"] < told["all_peak_mb"]
 
 
+def test_what_exactly_once_costs(bundle, data, tmp_path):
+    archive = str(data / "cinc2021" / "training" / "georgia")
+    out = tmp_path / "bench.json"
+    flags = ["--windows", "2000", "--sinks", "parquet", "--shards", "50", "--json", str(out), "--bundle", bundle]
+    assert main(["bench", "backfill", "--archive", archive, *flags]) == 0
+    told = json.loads(out.read_text())
+    bare = (told["bare_before_windows_per_s"] + told["bare_after_windows_per_s"]) / 2
+    assert told["parquet_over_bare"] == pytest.approx(told["parquet_windows_per_s"] / bare)
+    assert told["parquet_rows_per_s"] > 0
+    assert 0 < told["50_shards"]["resume_s"]
+
+
 def test_an_unknown_stage(capsys):
     assert main(["bench", "everything"]) == 2
     assert "score" in capsys.readouterr().err

@@ -49,7 +49,7 @@ def scored(place, name, file, **window):
 
 
 def test_only_what_lies_in_the_window_is_scored_and_gathered(place, spans, on_ray):
-    one, other = spans.encounter_id.unique()[:2]
+    one, other = spans.encounter_id.value_counts().index[:2]
     mine = spans[spans.encounter_id == one].sort_values("start_time")
     index = mine.start_time.iloc[2].to_pydatetime() + timedelta(seconds=40)
     rows = [

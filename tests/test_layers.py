@@ -25,6 +25,7 @@ ON_RAY = {
     "bench_backfill",
     "board",
     "start",
+    "submit",
     "demo",
     "train",
     "prepare",

@@ -1,5 +1,7 @@
 """A shard is done when its staging file is there, and not a moment sooner."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 from test_publish import SPANS, staging
@@ -102,7 +104,8 @@ def test_the_same_job_and_a_longer_manifest_go_on(tmp_path, card):
 
 def test_what_lies_beside_the_parts_does_not_count(tmp_path, card):
     book = opened(tmp_path, card)
-    storage.write_atomic(storage.join(book.staging, "part-000000-000000.parquet.1a2b3c4d.tmp"), b"half")
+    storage.write_atomic(storage.join(book.staging, ".part-000000-000000.parquet.1a2b3c4d.tmp"), b"half")
     book.refresh()
     assert book.done() == set()
     assert book.counts() == {}
+    assert [p.name for p in opened(tmp_path, card) and Path(book.staging).iterdir()] == ["_job.json"]

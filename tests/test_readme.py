@@ -35,7 +35,7 @@ def test_every_command_is_one(page, line, monkeypatch):
     monkeypatch.chdir(ROOT)
     verb, *flags = shlex.split(line)
     assert verb in cli.VERBS, f"{page}: no verb {verb}"
-    config.load(settings(verb), verb, flags)
+    cli.settings_of(verb, flags)
 
 
 @pytest.mark.parametrize("job", sorted((ROOT / "jobs").glob("*.toml")), ids=lambda p: p.name)

@@ -94,8 +94,8 @@ def test_a_driver_elsewhere_is_watched_for_a_sign_of_life(tmp_path, monkeypatch)
     (tmp_path / FILE).write_text(json.dumps(away))
     with Lease(str(tmp_path), {}):  # silent: it takes over
         pass
-    (tmp_path / FILE).write_text(json.dumps(away | {"beat_at": time.time()}))
-    beats = iter([away, away | {"beat_at": time.time() + 5}])
+    now = away | {"beat_at": time.time()}
+    beats = iter([now, now | {"beat_at": time.time() + 5}])
     monkeypatch.setattr(lease, "read", lambda uri: next(beats))
     with pytest.raises(InputError, match="on elsewhere"), Lease(str(tmp_path), {}):
         pass
