@@ -5,7 +5,6 @@ Serve and in a test.
 """
 
 import asyncio
-import importlib
 import importlib.util
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
-from anyecg_ray import __version__, describing, estimating, example
+from anyecg_ray import __version__, describing, estimating, example, fhir
 from anyecg_ray.counting import Counts
 from anyecg_ray.estimating import Served
 from anyecg_ray.forms import Intake
@@ -235,11 +234,9 @@ def _wants_fhir(request: Request) -> bool:
 
 
 async def _fhir(service: Service, scored: estimating.Scored, granularity: Granularity, request_id: str) -> Response:
-    if importlib.util.find_spec("anyecg_ray.fhir") is None:
-        raise Problem(406, "no_fhir", "this version does not write FHIR", "accept application/json", "Accept")
-    write: Any = importlib.import_module("anyecg_ray.fhir").bundle
-    rows = await service.intake.run(lambda: estimating.rows(request_id, scored, granularity))
-    bundle = await service.intake.run(lambda: write(rows, scored.card))
+    bundle = await service.intake.run(
+        lambda: fhir.bundle(estimating.rows(request_id, scored, granularity).to_pylist(), scored.card)
+    )
     return Response(to_json(bundle), media_type=FHIR)
 
 

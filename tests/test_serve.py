@@ -386,13 +386,21 @@ def test_metrics_count_requests_by_status(server):
     assert (counted(200), counted(422)) == (before[0] + 1, before[1] + 1)
 
 
-def test_fhir_where_this_version_writes_it(server):
-    got = server.estimate(json=GOOD, headers={"Accept": "application/fhir+json"})
-    if got.status_code == 406:
-        assert got.json()["code"] == "no_fhir"
-        pytest.skip("this version has no fhir.py")
+def test_fhir(server, archive):
+    files = files_of(archive / "made" / "three")
+    plain = server.estimate(files=files).json()
+    got = server.estimate(files=files, headers={"Accept": "application/fhir+json, application/json;q=0.5"})
     assert got.headers["Content-Type"] == "application/fhir+json"
     assert got.json()["resourceType"] == "Bundle"
+    device, *observations = [e["resource"] for e in got.json()["entry"]]
+    assert device["resourceType"] == "Device"
+    assert [o["code"]["coding"][0]["code"] for o in observations] == INDICATORS
+    for o, e in zip(observations, plain["estimates"], strict=True):
+        wanted = e["value"] if e["value"] is not None else e["probability"]
+        assert o["valueQuantity"]["value"] == pytest.approx(wanted, abs=1e-6)
+    windows = server.estimate("?granularity=window", files=files, headers={"Accept": "application/fhir+json"}).json()
+    assert len(windows["entry"]) == 1 + 3 * len(INDICATORS)
+    assert server.estimate(files=files, headers={"Accept": "application/json, application/fhir+json"}).json()["model"]
 
 
 def test_every_answer_forbids_what_a_page_could_be_made_to_do(server):
