@@ -87,7 +87,7 @@ def made(name: str) -> tuple[str, Key]:
     return secret, Key(name, _digest(secret), False)
 
 
-def parse(text: str, where: str) -> list[Key]:
+def from_text(text: str, where: str) -> list[Key]:
     """The keys of a file or of the variable. Raises InputError, which shows no part of a line."""
     items = [item for line in text.splitlines() for item in re.split(r"[\s,]+", line.partition("#")[0]) if item]
     found = []
@@ -103,7 +103,7 @@ class Gate:
     """Who may come in. The file is read anew while the server runs."""
 
     def __init__(self, file: str | None, given: str = "") -> None:
-        self._given = parse(given, VARIABLE)
+        self._given = from_text(given, VARIABLE)
         self._file = file
         self._keys = [*self._given, *(_read(file) if file else [])]
         self._read_at = time.monotonic()
@@ -170,7 +170,7 @@ def _read(file: str, missing_is_empty: bool = True) -> list[Key]:
         raise
     except UnicodeDecodeError:
         raise InputError(f"{file}: not a file of keys; `anyecg keys add` makes one") from None
-    return parse(text, file)
+    return from_text(text, file)
 
 
 def _write(file: str, kept: list[Key]) -> None:
