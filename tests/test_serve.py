@@ -72,7 +72,7 @@ def server(archive, bundles, secrets):
 
 @pytest.fixture(scope="module")
 def filled(archive, bundles, tmp_path_factory):
-    """What a back-fill makes of the archive: (by span, by window). Asked for before the server, which takes the CPUs."""
+    """What a back-fill makes of the archive: (by span, by window). Before the server, which takes the CPUs."""
     folder = tmp_path_factory.mktemp("filled")
     manifest(Manifest(archive=str(archive), out=str(folder / "m.parquet"), workers=0))
     tables = []
