@@ -15,6 +15,8 @@ from endpoint import Endpoint, bundle, free_port
 from anyecg_ray import cluster, hosting, model
 from anyecg_ray.serve import APP
 
+pytestmark = pytest.mark.slow
+
 CLIENTS = 4
 
 
