@@ -81,7 +81,9 @@ def create(service: Service) -> Guard:
 
 
 def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
-    @app.post("/v1/estimates", response_model=Answer, openapi_extra=describing.ONE, tags=["estimates"])
+    told: dict[str, Any] = {"responses": describing.OF_ESTIMATES, "tags": ["estimates"]}
+
+    @app.post("/v1/estimates", response_model=Answer, openapi_extra=describing.ONE, **told)
     async def estimates(
         request: Request, model: str | None = None, granularity: Granularity = "span", strip: bool = False
     ) -> Response:
@@ -95,7 +97,7 @@ def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
             drawn = await service.intake.run(lambda: estimating.strip(ecg, scored.card)) if strip else None
             return _json(estimating.answer(request.state.id, scored, granularity, drawn))
 
-    @app.post("/v1/estimates:batch", response_model=BatchAnswer, openapi_extra=describing.SEVERAL, tags=["estimates"])
+    @app.post("/v1/estimates:batch", response_model=BatchAnswer, openapi_extra=describing.SEVERAL, **told)
     async def batch(request: Request, model: str | None = None, granularity: Granularity = "span") -> Response:
         """Estimate from several ECGs; each has its own status."""
         _only(request, "model", "granularity")
@@ -151,7 +153,7 @@ def _models(app: FastAPI, service: Service) -> None:
         """The models that this server has; the first is the one that a request gets that names none."""
         return Models(models=[_told(served.card, i == 0) for i, served in enumerate(service.models())])
 
-    @app.get("/v1/models/{name}", response_model=Card, tags=["models"])
+    @app.get("/v1/models/{name}", response_model=Card, tags=["models"], responses=describing.NO_MODEL)
     async def card(name: str) -> Card:
         """A model's card; `name` may be `name@version`."""
         return _named(service, name).card
@@ -190,12 +192,12 @@ def _examples(app: FastAPI) -> None:
 
 
 def _health(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz", response_model=State, tags=["server"])
+    @app.get("/healthz", response_model=State, tags=["server"], openapi_extra=describing.OPEN_TO_ALL)
     async def healthy() -> State:
         """Whether the process is up."""
         return State(status="ok")
 
-    @app.get("/readyz", response_model=State, tags=["server"])
+    @app.get("/readyz", response_model=State, tags=["server"], openapi_extra=describing.OPEN_TO_ALL)
     async def ready(response: Response) -> State:
         """Whether every model answers; 503 where one does not."""
         found = await service.ready()

@@ -25,7 +25,6 @@ STATUSES = {
     401: "No API key, or a wrong one",
     403: "The key was revoked, or the record lies where this server does not read",
     404: "No such path, model or record",
-    405: "The path has no such method",
     406: "No such form of answer",
     408: "The body took too long",
     413: "Larger or longer than this server reads",
@@ -36,10 +35,22 @@ STATUSES = {
     503: "More work than the server takes on; see Retry-After",
 }
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"description": told, "content": {MEDIA_TYPE: {"schema": {"$ref": REF.format(model="Problem")}}}}
-    for status, told in STATUSES.items()
-}
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    content = {MEDIA_TYPE: {"schema": {"$ref": REF.format(model="Problem")}}}
+    return {status: {"description": STATUSES[status], "content": content} for status in statuses}
+
+
+PROBLEMS = _problems(401, 403, 422, 500, 503)
+"""Of every route that needs a key."""
+
+OF_ESTIMATES = _problems(400, 404, 406, 408, 413, 415, 429)
+"""Of those that read an ECG, besides."""
+
+NO_MODEL = _problems(404)
+
+OPEN_TO_ALL: dict[str, Any] = {"security": []}
+"""For routes that need no key."""
 
 _UPLOAD = {
     "type": "object",
@@ -75,9 +86,8 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         made = get_openapi(title=app.title, version=app.version, description=ABOUT, routes=app.routes)
         _, given = models_json_schema([(m, "validation") for m in (Batch, Signals, Stored)], ref_template=REF)
-        _, problem = models_json_schema([(Told, "serialization")], ref_template=REF)
         components = made.setdefault("components", {})
-        components.setdefault("schemas", {}).update({**given["$defs"], **problem["$defs"]})
+        components.setdefault("schemas", {}).update({**given["$defs"], "Problem": Told.model_json_schema()})
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         made["security"] = [{"key": []}]
         app.openapi_schema = made

@@ -62,7 +62,7 @@ def test_what_exactly_once_costs(bundle, data, tmp_path):
     bare = (told["bare_before_windows_per_s"] + told["bare_after_windows_per_s"]) / 2
     assert told["parquet_over_bare"] == pytest.approx(told["parquet_windows_per_s"] / bare)
     assert told["parquet_rows_per_s"] > 0
-    assert 0 < told["50_shards"]["resume_s"]
+    assert told["50_shards"]["resume_s"] > 0
 
 
 def test_an_unknown_stage(capsys):

@@ -3,6 +3,7 @@
 import copy
 import re
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import jsonschema
@@ -15,12 +16,13 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
+from ray.serve.schema import ServeDeploySchema
 
 from anyecg_ray import __version__, cli
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "jobs" / "kuberay").glob("*.yaml"))
-KINDS = {"rayjob": "RayJob", "raycronjob": "RayCronJob"}
+KINDS = {"rayjob": "RayJob", "raycronjob": "RayCronJob", "rayservice": "RayService"}
 
 
 def documents(path):
@@ -63,6 +65,8 @@ def test_kuberay_knows_every_field(path):
         ("rayjob", lambda spec: spec.update(backofLimit=3)),
         ("raycronjob", lambda spec: spec.update(concurrencyPolicy="Forbid")),
         ("raycronjob", lambda spec: spec["jobTemplate"].update(ttlSecondsAfterFinished="3600")),
+        ("rayservice", lambda spec: spec["rayClusterConfig"]["workerGroupSpecs"][0].pop("minReplicas")),
+        ("rayservice", lambda spec: spec["rayClusterConfig"]["headGroupSpec"].update(rayStartParams={"num-cpus": 0})),
     ],
 )
 def test_a_wrong_field_is_found(file, change):
@@ -171,3 +175,13 @@ def test_the_nightly_cluster_is_that_of_a_single_job():
     one, nightly = (cluster(ROOT / "jobs" / "kuberay" / f"{name}.yaml") for name in ("rayjob", "raycronjob"))
     text = yaml.safe_dump(nightly).replace("anyecg-nightly", "anyecg-backfill")
     assert yaml.safe_load(text) == one
+
+
+def test_ray_serve_takes_the_services_config():
+    config = yaml.safe_load(resource(ROOT / "jobs" / "kuberay" / "rayservice.yaml")["spec"]["serveConfigV2"])
+    found = ServeDeploySchema.model_validate(config)
+    assert [app.name for app in found.applications] == ["anyecg"]
+    if find_spec("anyecg_ray.serve") is None:
+        pytest.skip("no anyecg_ray.serve yet")
+    module, _, name = found.applications[0].import_path.partition(":")
+    assert callable(getattr(__import__(module, fromlist=[name]), name))

@@ -1,8 +1,13 @@
 """The endpoint as it is deployed: Ray Serve, HTTP, keys; and that its numbers are the back-fill's."""
 
+import importlib
+import inspect
 import json
 import os
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +15,11 @@ import pandas as pd
 import pytest
 import ray
 import requests
+import yaml
 from bad_records import beats, copy_good, write
 from bad_requests import GOOD, Bad, all_of_them, dat, header, upload
-from endpoint import INDICATORS, Endpoint, bundle, running
+from endpoint import INDICATORS, Endpoint, bundle, free_port, running
+from ray.serve.schema import ServeDeploySchema
 
 from anyecg_ray import keys, model, schema
 from anyecg_ray.backends import Compute, Estimator
@@ -72,7 +79,7 @@ def server(archive, bundles, secrets):
 
 @pytest.fixture(scope="module")
 def filled(archive, bundles, tmp_path_factory):
-    """What a back-fill makes of the archive: (by span, by window). Asked for before the server, which takes the CPUs."""
+    """What a back-fill makes of the archive, by span and by window; made before the server takes the CPUs."""
     folder = tmp_path_factory.mktemp("filled")
     manifest(Manifest(archive=str(archive), out=str(folder / "m.parquet"), workers=0))
     tables = []
@@ -332,8 +339,6 @@ def test_a_key_is_revoked_while_the_server_runs(server, secrets, monkeypatch):
 
 
 def _within(true, seconds: float = 20) -> bool:
-    import time
-
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if true():
@@ -416,13 +421,17 @@ def test_the_statuses_of_an_ecg_are_those_of_the_data_contract(server):
     assert schema.Status("unreadable") in codes
 
 
+def test_the_config_file_for_serve_deploy_is_one():
+    given = yaml.safe_load((Path(__file__).parent.parent / "jobs" / "serve.yaml").read_text())
+    (app,) = ServeDeploySchema.model_validate(given).applications
+    module, name = app.import_path.split(":")
+    build = getattr(importlib.import_module(module), name)
+    (settings,) = inspect.signature(build).parameters.values()
+    assert settings.annotation.model_validate(app.args).auth
+    assert not given["logging_config"]["enable_access_log"]
+
+
 def test_the_command_line_serves_and_ends_when_told(bundles, tmp_path):
-    import signal
-    import sys
-    import time
-
-    from endpoint import free_port
-
     port = free_port()
     line = [sys.executable, "-m", "anyecg_ray", "serve", "--bundle", bundles[0], "--no-auth", "--port", str(port)]
     env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
