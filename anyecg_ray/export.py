@@ -1,5 +1,11 @@
-"""Hand estimates on in a standard's form: FHIR R4, OMOP or MEDS; shard by shard, whatever the warehouse is."""
+"""Hand estimates on in a standard's form: FHIR R4, OMOP or MEDS; shard by shard, whatever the warehouse is.
 
+Rows come from staging, through the same `publishable` that fills the warehouses. Files bear the model's version, so
+that versions lie beside each other as they do in the table.
+"""
+
+import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -9,14 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from anyecg_ray import fhir, meds, omop, storage, tables
+from anyecg_ray import absence, fhir, meds, omop, storage, tables
 from anyecg_ray.config import InputError, Settings
 from anyecg_ray.ledger import Ledger
-from anyecg_ray.model import Card, load
+from anyecg_ray.model import Card, load_card
 from anyecg_ray.publish import publishable
 
-MEDS_ROWS = 2_000_000
-"""Events of one file of MEDS, about: it is sorted in memory."""
+AT_ONCE = 2_000
+"""Observations held in memory: a shard of 1,000 spans and 150 indicators would take over a gigabyte."""
 
 
 class Export(Settings):
@@ -46,58 +52,83 @@ class Export(Settings):
 
 def export(settings: Export) -> Counter[str]:
     """Write the files, print and return what was written and what was left out, by reason."""
-    card = load(settings.bundle).card
+    card = load_card(settings.bundle)
     ledger = Ledger(settings.out, card.model_id, card.model_version)
     ledger.open()
+    if ledger.job.get("weights_sha256", card.weights_sha256) != card.weights_sha256:
+        raise InputError(f"{settings.bundle}: not the weights that {settings.out} was scored with; give that bundle")
     counts: Counter[str] = Counter()
     {"fhir": _fhir, "omop": _omop, "meds": _meds}[settings.to](settings, ledger, card, counts)
-    print(f"{settings.dest}: " + (", ".join(f"{n:,} {what}" for what, n in counts.most_common()) or "nothing"))
+    print(f"{settings.dest}:" + ("" if +counts else " nothing"))
+    for what, n in (+counts).most_common():
+        print(f"  {n:>12,} {what}")
     return counts
 
 
 def _shards(ledger: Ledger, card: Card) -> Iterator[tuple[str, pa.Table]]:
     granularity = ledger.job["granularity"]
     for shard in sorted(ledger.staged()):
-        yield shard, publishable(ledger.rows(shard), card, granularity)
+        yield f"{card.model_version}-{shard}", publishable(ledger.rows(shard), card, granularity)
 
 
 def _fhir(settings: Export, ledger: Ledger, card: Card, counts: Counter[str]) -> None:
-    storage.write_atomic(storage.join(settings.dest, "Device.ndjson"), _lines([fhir.device(card)]))
-    for shard, rows in _shards(ledger, card):
-        resources = list(fhir.observations(rows.to_pylist(), card))
-        storage.write_atomic(storage.join(settings.dest, f"Observation-{shard}.ndjson"), _lines(resources))
-        absent = sum("dataAbsentReason" in r for r in resources)
-        counts.update({"Observations": len(resources), "of them without an estimate": absent})
+    device = storage.join(settings.dest, f"Device-{card.model_version}.ndjson")
+    storage.write_atomic(device, _line(fhir.device(card)))
+    for name, rows in _shards(ledger, card):
+        with storage.atomic_output(storage.join(settings.dest, f"Observation-{name}.ndjson")) as file:
+            for batch in rows.to_batches(max_chunksize=AT_ONCE):
+                found = batch.to_pylist()
+                file.writelines(map(_line, fhir.observations(found, card)))
+                counts["Observations"] += len(found)
+                counts.update(f"of them without an estimate: {why}" for why in map(absence.reason, found) if why)
 
 
-def _lines(resources: list[dict[str, object]]) -> bytes:
-    return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in resources).encode()
+def _line(resource: dict[str, object]) -> bytes:
+    return (json.dumps(resource, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _omop(settings: Export, ledger: Ledger, card: Card, counts: Counter[str]) -> None:
     persons, waveforms = _persons(settings.persons), _waveforms(settings.waveforms)
-    name, needed = (
-        ("measurement", "person_id") if settings.measurement else ("waveform_feature", "waveform_occurrence_id")
-    )
-    for shard, rows in _shards(ledger, card):
-        ok = rows.filter(pc.equal(rows.column("status"), "ok"))
-        counts["rows left out: no estimate"] += len(rows) - len(ok)
-        made = omop.measurements(ok, persons) if settings.measurement else omop.features(ok, waveforms)
-        counts[f"rows of {name}"] += len(made)
-        counts[f"of them without {needed}"] += made.column(needed).null_count
-        with storage.atomic_output(storage.join(settings.dest, name, f"{shard}.parquet")) as file:
+    table = "measurement" if settings.measurement else "waveform_feature"
+    unchecked: Counter[tuple[str, ...]] = Counter()
+    for name, rows in _shards(ledger, card):
+        rows = absence.estimated(rows, counts)
+        if settings.measurement:
+            timed = rows.filter(pc.is_valid(rows.column("ecg_time")))  # MEASUREMENT does not take a row without a date
+            counts[absence.left_out("no time")] += len(rows) - len(timed)
+            made = omop.measurements(timed, persons)
+        else:
+            made = omop.features(rows, persons, waveforms)
+        counts[f"rows of {table}"] += len(made)
+        for needed in omop.FOREIGN[table]:
+            counts[f"of them without {needed}"] += made.column(needed).null_count
+        unchecked.update(omop.unchecked(table, made))
+        with storage.atomic_output(storage.join(settings.dest, table, f"{name}.parquet")) as file:
             pq.write_table(made, file, compression="zstd")
-    listed = "table,column\n" + "".join(f"{name},{column}\n" for column in omop.UNCHECKED[name])
-    storage.write_atomic(storage.join(settings.dest, "unchecked_concepts.csv"), listed.encode())
+    counts["concept ids that nobody could check"] = len(unchecked)
+    where = storage.join(settings.dest, f"unchecked_concepts-{table}-{card.model_version}.csv")
+    storage.write_atomic(where, _csv(("column", "source_value", "rows"), unchecked))
+
+
+def _csv(header: tuple[str, ...], counted: Counter[tuple[str, ...]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *((*key, n) for key, n in sorted(counted.items()))])
+    return text.getvalue().encode()
 
 
 def _meds(settings: Export, ledger: Ledger, card: Card, counts: Counter[str]) -> None:
-    persons = _persons(settings.persons)
-    parts = max(1, ledger.counts().total() * len(card.indicators) // MEDS_ROWS)
-    left_out: Counter[str] = Counter()
-    made = (meds.events(rows, persons, left_out) for _, rows in _shards(ledger, card))
-    counts["events"] = meds.write(made, settings.dest, card, parts)
-    counts.update({f"rows left out: {reason}": n for reason, n in left_out.items() if n})
+    persons = _persons(settings.persons) if settings.persons else None
+    meds.claim(settings.dest, card)
+    made = (meds.events(rows, persons, counts) for _, rows in _shards(ledger, card))
+    counts["events"] = meds.write(made, settings.dest, meds.parts(_units(ledger) * len(card.indicators)))
+
+
+def _units(ledger: Ledger) -> int:
+    """Spans or windows that were staged, whichever the table's rows are of."""
+    if ledger.job["granularity"] == "span":
+        return ledger.counts().total()
+    windows = (ledger.rows(shard, ["window_start"]).column("window_start") for shard in ledger.staged())
+    return sum(pc.sum(pc.list_value_length(column)).as_py() or 0 for column in windows)
 
 
 def _persons(uri: str | None) -> dict[str, int]:
@@ -110,13 +141,16 @@ def _waveforms(uri: str | None) -> dict[str, tuple[int, int, int]]:
 
 
 def _table(uri: str | None, key: str, names: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    """Whole numbers by a key. Raises InputError."""
+    """Whole numbers by a key. Raises InputError, which tells the row and never the patient."""
     found: dict[str, tuple[int, ...]] = {}
+    row = 0
     for batch in tables.batches(uri, [key, *names]) if uri else ():
-        keys = tables.identifiers(batch[key]).to_pylist()
-        columns = [tables.identifiers(batch[n]).to_pylist() for n in names]
-        for who, *ids in zip(keys, *columns, strict=True):
-            if who is None or not all((i or "").isdecimal() for i in ids):
-                raise InputError(f"{uri}: {', '.join(names)} of {key} {who} are no whole numbers")
-            found[who] = tuple(int(i) for i in ids)
+        columns = [tables.identifiers(batch[n]).to_pylist() for n in (key, *names)]
+        for who, *ids in zip(*columns, strict=True):
+            row += 1
+            whole = tuple(i for i in map(meds.whole, ids) if i is not None)
+            if not who or len(whole) < len(names):
+                raise InputError(f"{uri}: row {row}: {', '.join((key, *names))} must be there, all ids whole numbers")
+            if found.setdefault(who, whole) != whole:
+                raise InputError(f"{uri}: row {row}: its {key} stood above with other ids; leave one row of each")
     return found

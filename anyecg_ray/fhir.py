@@ -2,14 +2,18 @@
 
 An estimate must never pass for a laboratory's result: its code is ours and not LOINC's, its status is preliminary, and
 it bears the label AIAST ("asserted by artificial intelligence"). The analyte's LOINC code stands in a component.
+Ids come from the estimate's key, so that the same estimate is the same resource in every export.
 Source: hl7.org/fhir/R4, Observation and Device; terminology.hl7.org, v3-ObservationValue.
 """
 
 import hashlib
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from anyecg_ray import absence
 from anyecg_ray.model import Card
+from anyecg_ray.schema import Status
 
 NOTE = "An estimate for research, made from an ECG by a neural network. Not a measurement, not for diagnosis."
 
@@ -23,6 +27,12 @@ LABEL = {
 
 ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 
+ABSENT_CODES = {
+    Status.TRANSIENT: "temp-unknown",  # the next run tries it again
+    **dict.fromkeys((Status.UNREADABLE, Status.MISSING_SIGNAL, Status.TRUNCATED, absence.NOT_FINITE), "error"),
+}
+"""By the reason; of all others "not-performed", because the network was never run on such a signal."""
+
 
 def observations(rows: Iterable[dict[str, Any]], card: Card) -> Iterator[dict[str, Any]]:
     """An Observation for each row of schema.ECG_LAB_ESTIMATE; one without a number says why in dataAbsentReason."""
@@ -32,13 +42,21 @@ def observations(rows: Iterable[dict[str, Any]], card: Card) -> Iterator[dict[st
 
 
 def bundle(rows: Iterable[dict[str, Any]], card: Card) -> dict[str, Any]:
-    """A Bundle of type collection: the Device and an Observation for each row."""
-    resources = [device(card), *observations(rows, card)]
+    """A Bundle of type collection: the Device and an Observation for each row, which name each other by URN.
+
+    A relative reference (`Device/…`) cannot be resolved in a Bundle that came from no server.
+    """
+    model = device(card)
+    found = [o | {"device": {"reference": _urn(model)}} for o in observations(rows, card)]
     return {
         "resourceType": "Bundle",
         "type": "collection",
-        "entry": [{"fullUrl": f"urn:anyecg:{r['resourceType']}:{r['id']}", "resource": r} for r in resources],
+        "entry": [{"fullUrl": _urn(r), "resource": r} for r in (model, *found)],
     }
+
+
+def _urn(resource: dict[str, Any]) -> str:
+    return f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, 'urn:anyecg:' + resource['id'])}"
 
 
 def device(card: Card) -> dict[str, Any]:
@@ -101,30 +119,36 @@ def _whose(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _number(row: dict[str, Any]) -> dict[str, Any]:
+    if why := absence.reason(row):
+        return {"dataAbsentReason": _absent(ABSENT_CODES.get(why, "not-performed"), why)}
     if row["value"] is not None:
         return {"valueQuantity": _quantity(row["value"], row["unit"])}
-    if row["probability"] is not None:
-        told: dict[str, Any] = {"valueQuantity": _quantity(row["probability"], "1")}
-        if row["abnormal"] is not None:
-            where = "at or above" if row["abnormal"] else "below"
-            told["interpretation"] = [{"text": f"{where} the threshold that was fitted on validation data"}]
-        return told
-    return {"dataAbsentReason": {"coding": [{"system": ABSENT, "code": "error"}], "text": row["status"]}}
+    told: dict[str, Any] = {"valueQuantity": _quantity(row["probability"], "1")}
+    if row["abnormal"] is not None:
+        where = "at or above" if row["abnormal"] else "below"
+        told["interpretation"] = [{"text": f"{where} the threshold that was fitted on validation data"}]
+    return told
+
+
+def _absent(code: str, why: str) -> dict[str, Any]:
+    return {"coding": [{"system": ABSENT, "code": code}], "text": why}
 
 
 def _components(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The analyte with its LOINC code, and the ends of a value's interval."""
+    """The analyte with its LOINC code, and a value's interval."""
     told: list[dict[str, Any]] = []
+    has_value = row["value"] is not None and absence.reason(row) is None
     if row["loinc"]:
         code = {"coding": [{"system": "http://loinc.org", "code": row["loinc"]}], "text": "what is estimated"}
-        if row["value"] is not None:
+        if has_value:
             told.append({"code": code, "valueQuantity": _quantity(row["value"], row["unit"])})
         else:
-            told.append({"code": code, "valueString": f"no value; the probability of {row['indicator']}"})
-    for end in ("lower", "upper"):
-        if row[end] is not None:
-            code = {"coding": [{"system": "urn:anyecg:interval", "code": end}], "text": f"95% interval, {end} end"}
-            told.append({"code": code, "valueQuantity": _quantity(row[end], row["unit"])})
+            why = _absent("not-applicable", f"no value is estimated; this is about {row['indicator']}")
+            told.append({"code": code, "dataAbsentReason": why})
+    if has_value:
+        ends = {end: _quantity(row[of], row["unit"]) for end, of in (("low", "lower"), ("high", "upper"))}
+        code = {"coding": [{"system": "urn:anyecg:component", "code": "interval-95"}], "text": "95% interval"}
+        told.append({"code": code, "valueRange": ends})
     return told
 
 

@@ -1,12 +1,14 @@
 """Estimates as events of MEDS (Medical Event Data Standard): subject, time, code, number.
 
-The codes are a namespace of their own, ANYECG//INDICATOR//MODEL_VERSION, so that nobody takes an estimate for a
-result. All events of a subject lie in one file, in order of time, as the standard asks: rows are parted by subject on
-the way.
+The codes are a namespace of their own, ANYECG//INDICATOR//MODEL_VERSION, without parents: a reader that rolls codes up
+must not count an estimate among the results of a LOINC code, which stands in a column beside. All events of a subject
+lie in one file, in order of time, as the standard asks: rows are scattered by subject into files on the local disk,
+and each of these is then sorted.
 Source: the standard's own package `meds`, whose schemas the tests hold these files to.
 """
 
 import json
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,24 +16,44 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from anyecg_ray import __version__, storage
+from anyecg_ray import __version__, absence, storage
+from anyecg_ray.config import InputError
 from anyecg_ray.model import Card
 
 DATA = pa.schema(
     [
-        ("subject_id", pa.int64()),
-        ("time", pa.timestamp("us")),
-        ("code", pa.string()),
-        ("numeric_value", pa.float32()),
-        ("text_value", pa.large_string()),
+        pa.field("subject_id", pa.int64(), nullable=False),
+        pa.field("time", pa.timestamp("us")),
+        pa.field("code", pa.string(), nullable=False),
+        pa.field("numeric_value", pa.float32()),
+        pa.field("text_value", pa.large_string()),
     ]
 )
 
-CODES = pa.schema([("code", pa.string()), ("description", pa.string()), ("parent_codes", pa.list_(pa.string()))])
+CODES = pa.schema(
+    [
+        pa.field("code", pa.string(), nullable=False),
+        pa.field("description", pa.string()),
+        pa.field("parent_codes", pa.list_(pa.string())),
+        # not of the standard, which allows more columns
+        pa.field("indicator", pa.string()),
+        pa.field("loinc", pa.string()),
+        pa.field("unit", pa.string()),
+    ]
+)
+
+ROWS = 2_000_000
+"""Events of one file, about: it is sorted in memory."""
+
+MOST_PARTS = 500
+"""Files that are open at once while rows are scattered; systems allow 1,024."""
+
+DATASET = ("metadata", "dataset.json")
 
 
 def code(indicator: str, version: str) -> str:
@@ -39,73 +61,45 @@ def code(indicator: str, version: str) -> str:
     return f"ANYECG//{indicator}//{version}"
 
 
-def events(rows: pa.Table, persons: Mapping[str, int], left_out: Counter[str]) -> pa.Table:
-    """Rows of schema.ECG_LAB_ESTIMATE that have an estimate, as DATA. left_out: counts the others by reason."""
-    subjects = [_subject(p, persons) for p in rows.column("patient_id").to_pylist()]
-    number = pc.coalesce(rows.column("value"), rows.column("probability"))
-    made = pa.table(
-        [
-            pa.array(subjects, pa.int64()),
-            rows.column("ecg_time").cast(DATA.field("time").type),
-            pa.array(
-                [
-                    code(i, v)
-                    for i, v in zip(*(rows.column(c).to_pylist() for c in ("indicator", "model_version")), strict=True)
-                ]
-            ),
-            number.cast(pa.float32()),
-            pa.nulls(len(rows), pa.large_string()),
-        ],
-        schema=DATA,
-    )
-    for column, reason in (("numeric_value", "no estimate"), ("subject_id", "no subject_id"), ("time", "no time")):
-        there = pc.is_valid(made.column(column))
-        left_out[reason] += len(made) - (pc.sum(there).as_py() or 0)
-        made = made.filter(there)
-    return made
+def whole(text: str | None) -> int | None:
+    """The whole number that a text spells, None where it spells none of 64 bits.
+
+    `007` is none: it and `7` are two identifiers, and may be two patients.
+    """
+    return int(text) if text and re.fullmatch(r"0|[1-9][0-9]{0,17}", text) else None
 
 
-def _subject(patient: str | None, persons: Mapping[str, int]) -> int | None:
-    """The standard wants integers: from the table of persons, else a patient's own number."""
-    if patient is None or patient in persons:
-        return persons.get(patient or "")
-    return int(patient) if patient.isdecimal() and len(patient) < 19 else None
+def events(rows: pa.Table, persons: Mapping[str, int] | None, counts: Counter[str]) -> pa.Table:
+    """Rows of schema.ECG_LAB_ESTIMATE that have an estimate, a subject and a time, as DATA; others are counted.
+
+    persons: subjects by patient. Where there is such a table nobody else has a subject: a patient's own number might
+    be another's in it. Without a table (None), patients whose identifier is a whole number are their own subjects.
+    """
+    rows = absence.estimated(rows, counts)
+    patients = rows.column("patient_id").to_pylist()
+    subjects = pa.array([whole(p) if persons is None else persons.get(p) for p in patients], pa.int64())
+    codes = [code(i, v) for i, v in zip(*(rows[c].to_pylist() for c in ("indicator", "model_version")), strict=True)]
+    timed = pc.is_valid(rows.column("ecg_time"))
+    known = pc.is_valid(subjects)
+    counts[absence.left_out("no subject_id")] += pc.sum(pc.invert(known)).as_py() or 0
+    counts[absence.left_out("no time")] += pc.sum(pc.and_not(known, timed)).as_py() or 0
+    columns = [
+        subjects,
+        rows.column("ecg_time").cast(DATA.field("time").type),
+        pa.array(codes, pa.string()),
+        absence.numbers(rows).cast(pa.float32()),
+        pa.nulls(len(rows), pa.large_string()),
+    ]
+    return pa.table(columns, names=DATA.names).filter(pc.and_(known, timed)).cast(DATA)
 
 
-def write(tables: Iterable[pa.Table], dest: str, card: Card, parts: int) -> int:
-    """Write data, codes and dataset.json; returns how many events. parts: files of data."""
-    total = 0
-    with tempfile.TemporaryDirectory() as folder:
-        with ExitStack() as stack:
-            writers = [stack.enter_context(pq.ParquetWriter(Path(folder, f"{i}.parquet"), DATA)) for i in range(parts)]
-            for table in tables:
-                total += len(table)
-                place = pc.subtract(
-                    table.column("subject_id"), pc.multiply(pc.divide(table.column("subject_id"), parts), parts)
-                )
-                for i, writer in enumerate(writers):
-                    writer.write_table(table.filter(pc.equal(pc.abs(place), i)))
-        for i in range(parts):
-            rows = pq.read_table(Path(folder, f"{i}.parquet")).sort_by(
-                [("subject_id", "ascending"), ("time", "ascending")]
-            )
-            with storage.atomic_output(storage.join(dest, "data", f"{i:04d}.parquet")) as file:
-                pq.write_table(rows, file, compression="zstd")
-    _describe(dest, card)
-    return total
+def parts(rows: int) -> int:
+    """Into how many files at most so many rows go."""
+    return min(max(1, -(-rows // ROWS)), MOST_PARTS)
 
 
-def _describe(dest: str, card: Card) -> None:
-    codes = pa.table(
-        [
-            [code(i.key, card.model_version) for i in card.indicators],
-            [f"{i.name}: estimated from an ECG, not measured ({i.direction})" for i in card.indicators],
-            [[f"LOINC/{i.loinc}"] if i.loinc else [] for i in card.indicators],
-        ],
-        schema=CODES,
-    )
-    with storage.atomic_output(storage.join(dest, "metadata", "codes.parquet")) as file:
-        pq.write_table(codes, file)
+def claim(dest: str, card: Card) -> None:
+    """Describe the data set, before there are data. Raises InputError where another one lies at `dest`."""
     told = {
         "dataset_name": f"ECG estimates of {card.model_id}",
         "dataset_version": card.model_version,
@@ -114,4 +108,72 @@ def _describe(dest: str, card: Card) -> None:
         "meds_version": "0.4.1",
         "created_at": datetime.now(UTC).isoformat(),
     }
-    storage.write_atomic(storage.join(dest, "metadata", "dataset.json"), (json.dumps(told, indent=2) + "\n").encode())
+    try:
+        there = json.loads(storage.read_bytes(storage.join(dest, *DATASET)))
+    except storage.MissingObject:
+        there = {} if _data(dest) else told
+    except ValueError:
+        there = {}
+    if not isinstance(there, dict) or any(there.get(k) != told[k] for k in list(told)[:3]):
+        raise InputError(f"{dest}: holds another MEDS data set, which would be lost; give another --dest")
+    storage.write_atomic(storage.join(dest, *DATASET), (json.dumps(told, indent=2) + "\n").encode())
+    values = [i.direction == "value" for i in card.indicators]
+    columns = [
+        [code(i.key, card.model_version) for i in card.indicators],
+        [f"{i.name}: estimated from an ECG, not measured ({i.direction})" for i in card.indicators],
+        [[] for _ in card.indicators],
+        [i.key for i in card.indicators],
+        [i.loinc for i in card.indicators],
+        [i.unit if v else "1" for i, v in zip(card.indicators, values, strict=True)],
+    ]
+    with storage.atomic_output(storage.join(dest, "metadata", "codes.parquet")) as file:
+        pq.write_table(pa.table(columns, schema=CODES), file)
+
+
+def write(tables: Iterable[pa.Table], dest: str, parts: int) -> int:
+    """Write tables of DATA as so many files, and remove those of a run that wrote more; returns how many events."""
+    with tempfile.TemporaryDirectory(prefix="anyecg-meds-") as folder:
+        total = _scatter(tables, folder, parts)
+        for i in range(parts):
+            with pa.ipc.open_stream(pa.memory_map(_part(folder, i))) as reader:
+                rows = reader.read_all().sort_by([(c, "ascending") for c in ("subject_id", "time", "code")])
+            with storage.atomic_output(storage.join(dest, "data", f"{i:04d}.parquet")) as file:
+                pq.write_table(rows, file, compression="zstd")
+    for name in _data(dest):
+        if re.fullmatch(r"\d{4}\.parquet", name) and int(name[:4]) >= parts:
+            storage.remove(storage.join(dest, "data", name))
+    return total
+
+
+def _scatter(tables: Iterable[pa.Table], folder: str, parts: int) -> int:
+    """Rows into files by subject. Streams, because Parquet keeps a footer in memory that grows with every table."""
+    total = 0
+    compressed = pa.ipc.IpcWriteOptions(compression="zstd")
+    with ExitStack() as stack:
+        files = [stack.enter_context(pa.OSFile(_part(folder, i), "wb")) for i in range(parts)]
+        writers = [stack.enter_context(pa.ipc.new_stream(f, DATA, options=compressed)) for f in files]
+        for table in tables:
+            total += len(table)
+            place = _places(table.column("subject_id").to_numpy(), parts)
+            table = table.take(pa.array(np.argsort(place, kind="stable")))
+            edges = np.concatenate([[0], np.cumsum(np.bincount(place, minlength=parts))])
+            for i in np.flatnonzero(np.diff(edges)).tolist():
+                writers[i].write_table(table.slice(edges[i], edges[i + 1] - edges[i]).combine_chunks())
+    return total
+
+
+def _places(subjects: np.ndarray, parts: int) -> np.ndarray:
+    """(n,) int: the file of each subject. Mixed first, for identifiers are often multiples of something."""
+    mixed = subjects.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)
+    return (mixed % np.uint64(parts)).astype(np.int64)
+
+
+def _part(folder: str, i: int) -> str:
+    return str(Path(folder, f"{i}.arrow"))
+
+
+def _data(dest: str) -> list[str]:
+    try:
+        return storage.list_folder(storage.join(dest, "data"))[1]
+    except storage.MissingObject:
+        return []

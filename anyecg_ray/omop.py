@@ -6,12 +6,16 @@ stay null with the source's identifiers beside them. Source of the columns: OHDS
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from anyecg_ray import absence
 
 TIME = pa.timestamp("us")
 
@@ -36,6 +40,7 @@ FEATURE = pa.schema(
         ("unit_concept_id", pa.int64()),
         ("unit_source_value", pa.string()),
         # not of the extension: by what the ids above can be found later
+        ("person_id", pa.int64()),
         ("waveform_occurrence_source_value", pa.string()),
         ("person_source_value", pa.string()),
     ]
@@ -71,15 +76,52 @@ MEASUREMENT = pa.schema(
     ]
 )
 
-UNCHECKED = {
-    "waveform_feature": ["algorithm_concept_id", "unit_concept_id"],
-    "measurement": ["measurement_concept_id", "measurement_type_concept_id", "unit_concept_id"],
+UNCHECKED: dict[str, dict[str, str | None]] = {
+    "waveform_feature": {
+        "algorithm_concept_id": "algorithm_source_value",
+        "unit_concept_id": "unit_source_value",
+    },
+    "measurement": {
+        "measurement_concept_id": "measurement_source_value",
+        "measurement_type_concept_id": None,
+        "unit_concept_id": "unit_source_value",
+    },
 }
-"""Concept ids that are left 0 or null because nobody could check one."""
+"""Concept ids that are left 0 or null because nobody could check one, and the column that says what they would name."""
+
+FOREIGN = {
+    "waveform_feature": (
+        "person_id",
+        "waveform_occurrence_id",
+        "waveform_registry_id",
+        "waveform_channel_metadata_id",
+    ),
+    "measurement": ("person_id",),
+}
+"""Ids that the database requires and that only its own tables can tell."""
+
+WINDOW = timedelta(seconds=10)
+
+SOURCE_LETTERS = 50
+"""What measurement_source_value holds in CDM 5.4; waveform_feature's column takes 255."""
 
 
-def features(rows: pa.Table, waveforms: Mapping[str, tuple[int, int, int]]) -> pa.Table:
-    """Rows of waveform_feature. waveforms: by record_id the ids of occurrence, registry and channel, where known."""
+def unchecked(name: str, made: pa.Table) -> Counter[tuple[str, ...]]:
+    """(column, source value) of the concept ids of a table that somebody has to look up, with their rows."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for column, source in UNCHECKED[name].items():
+        values = made.column(source).to_pylist() if source else [""] * len(made)
+        found.update((column, value) for value in values if value is not None)
+    return found
+
+
+def features(rows: pa.Table, persons: Mapping[str, int], waveforms: Mapping[str, tuple[int, int, int]]) -> pa.Table:
+    """Rows of waveform_feature, of rows of schema.ECG_LAB_ESTIMATE that have an estimate.
+
+    persons: person_id by patient; waveforms: by record_id the ids of occurrence, registry and channel; where known.
+    """
+    starts = rows.column("ecg_time").cast(TIME)
+    ends = pc.add(starts, pa.scalar(WINDOW, pa.duration("us")))
     ids = [waveforms.get(r, (None, None, None)) for r in rows.column("record_id").to_pylist()]
     told: dict[str, Any] = {
         "waveform_feature_id": identifiers(rows),
@@ -87,33 +129,40 @@ def features(rows: pa.Table, waveforms: Mapping[str, tuple[int, int, int]]) -> p
         "waveform_registry_id": [i[1] for i in ids],
         "waveform_channel_metadata_id": [i[2] for i in ids],
         "algorithm_concept_id": np.zeros(len(rows), np.int64),
-        "algorithm_source_value": sources(rows),
-        "waveform_feature_start_timestamp": rows.column("ecg_time").cast(TIME),
+        "algorithm_source_value": sources(rows, 255),
+        "waveform_feature_start_timestamp": starts,
+        # the table does not say where a span ends, only where a window does
+        "waveform_feature_end_timestamp": pc.if_else(pc.is_valid(rows.column("window_start")), ends, None),
         "is_feature_overflow": [False] * len(rows),
-        "value_as_number": numbers(rows),
+        "value_as_number": absence.numbers(rows),
         "value_is_a_registry_file": [False] * len(rows),
         "unit_source_value": units(rows),
         "waveform_occurrence_source_value": rows.column("record_id"),
+        "person_id": _known(rows, persons),
         "person_source_value": rows.column("patient_id"),
     }
     return _filled(told, FEATURE, len(rows))
 
 
 def measurements(rows: pa.Table, persons: Mapping[str, int]) -> pa.Table:
-    """Rows of MEASUREMENT. persons: person_id by patient, where known."""
+    """Rows of MEASUREMENT, of rows that have an estimate and a time. persons: person_id by patient, where known."""
     told: dict[str, Any] = {
         "measurement_id": identifiers(rows),
-        "person_id": [persons.get(p) for p in rows.column("patient_id").to_pylist()],
+        "person_id": _known(rows, persons),
         "measurement_concept_id": np.zeros(len(rows), np.int64),
         "measurement_date": rows.column("ecg_time").cast(pa.date32()),
         "measurement_datetime": rows.column("ecg_time").cast(TIME),
         "measurement_type_concept_id": np.zeros(len(rows), np.int64),
-        "value_as_number": numbers(rows),
-        "measurement_source_value": sources(rows),
+        "value_as_number": absence.numbers(rows),
+        "measurement_source_value": sources(rows, SOURCE_LETTERS),
         "unit_source_value": units(rows),
         "person_source_value": rows.column("patient_id"),
     }
     return _filled(told, MEASUREMENT, len(rows))
+
+
+def _known(rows: pa.Table, persons: Mapping[str, int]) -> list[int | None]:
+    return [persons.get(p) for p in rows.column("patient_id").to_pylist()]
 
 
 def _filled(told: dict[str, Any], schema: pa.Schema, n: int) -> pa.Table:
@@ -136,15 +185,18 @@ def identifiers(rows: pa.Table) -> np.ndarray:
     return np.array([int.from_bytes(d, "big") >> 1 for d in digests], np.int64)
 
 
-def sources(rows: pa.Table) -> list[str]:
-    """Indicator, model and version: at most 255 characters, as the column allows."""
-    names = zip(*(rows.column(c).to_pylist() for c in ("indicator", "model_id", "model_version")), strict=True)
-    return [f"ANYECG//{i}//{m}//{v}"[:255] for i, m, v in names]
+def sources(rows: pa.Table, letters: int) -> list[str]:
+    """ANYECG//indicator//model version, at most so many letters: databases refuse more."""
+    names = zip(*(rows.column(c).to_pylist() for c in ("indicator", "model_version")), strict=True)
+    return [source(i, v, letters) for i, v in names]
 
 
-def numbers(rows: pa.Table) -> Any:
-    """The value where the indicator is one, else the probability."""
-    return pc.coalesce(rows.column("value"), rows.column("probability"))
+def source(indicator: str, version: str, letters: int) -> str:
+    """One of them. A name that is too long ends in six digits of its hash, so that no two become one."""
+    whole = f"ANYECG//{indicator}//{version}"
+    if len(whole) <= letters:
+        return whole
+    return whole[: letters - 7] + "#" + hashlib.sha256(whole.encode()).hexdigest()[:6]
 
 
 def units(rows: pa.Table) -> Any:

@@ -1,155 +1,143 @@
-"""Exports hold to the standards' own models, and every row is in them or counted."""
+"""Every row is in an export or counted, whichever the standard; bad input is told without a patient's name."""
 
-import json
+from collections import Counter
 
 import meds as standard
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fhir.resources.R4B.bundle import Bundle
-from fhir.resources.R4B.device import Device
+from exported import HIGH, VALUE, counted, flags, lines, made, run
 from fhir.resources.R4B.observation import Observation
-from test_publish import SPANS, WHEN, staging
+from test_publish import SPANS, staging
 
-from anyecg_ray import fhir, omop, schema
+from anyecg_ray import absence, export, fhir, schema, storage
 from anyecg_ray.cli import main
-from anyecg_ray.ledger import Ledger
-from anyecg_ray.model import IndicatorCard, load, save
+from anyecg_ray.model import load, save
 from anyecg_ray.publish import publishable
 from anyecg_ray.weights import untrained
-
-HIGH = IndicatorCard(
-    key="potassium_high", analyte="potassium", name="Potassium", direction="high", loinc="2823-3", unit="mmol/L",
-    threshold=0.6,
-)  # fmt: skip
-VALUE = IndicatorCard(
-    key="potassium_value", analyte="potassium", name="Potassium", direction="value", loinc="2823-3", unit="mmol/L",
-    offset=4, scale=0.5,
-)  # fmt: skip
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A back-fill of three spans: one with an estimate, one flat, one without its file."""
-    bundle = untrained("tiny", ["potassium_high", "potassium_value"], ["II"], "ecgfounder-finetune", 0)
-    save(type(bundle)(bundle.card.model_copy(update={"indicators": [HIGH, VALUE]}), bundle.state), str(tmp_path / "b"))
-    card = load(str(tmp_path / "b")).card
-    ledger = Ledger(str(tmp_path / "out"), card.model_id, card.model_version)
-    ledger.claim({"granularity": "span", "row_groups": []})
-    rows = staging(SPANS)
-    told = {
-        "patient_id": ["17", "P-2", None],
-        "model_id": [card.model_id] * 3,
-        "model_version": [card.model_version] * 3,
-    }
-    for name, values in told.items():
-        rows = rows.set_column(rows.column_names.index(name), schema.STAGING.field(name), pa.array(values))
-    ledger.stage("000000-000000", rows)
-    return tmp_path
+    """One back-fill of one shard."""
+    return made(tmp_path)
 
 
-def run(folder, to, *more):
-    flags = ["--out", str(folder / "out"), "--bundle", str(folder / "b"), "--dest", str(folder / to), "--to", to, *more]
-    assert main(["export", *flags]) == 0
-    return folder / to
+def test_numbers_that_are_none_never_reach_a_file(folder):
+    card = load(str(folder / "b1")).card
+    row = publishable(staging(SPANS), card).to_pylist()[0] | {"probability": float("inf")}
+    (found,) = fhir.observations([row], card)
+    assert "valueQuantity" not in found
+    assert found["dataAbsentReason"]["text"] == "number not finite"
+    table = pa.Table.from_pylist([row], schema=schema.ECG_LAB_ESTIMATE)
+    assert len(absence.estimated(table, counts := Counter())) == 0
+    assert counts == {"rows left out: number not finite": 1}
 
 
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def test_versions_lie_beside_each_other(tmp_path):
+    for version in ("1", "2"):
+        made(tmp_path, version=version)
+        run(tmp_path, "fhir", version=version)
+        run(tmp_path, "omop", version=version)
+    found = [r for f in sorted((tmp_path / "fhir").glob("Observation-*")) for r in lines(f)]
+    assert len({r["id"] for r in found}) == len(found) == 12
+    assert len(list((tmp_path / "fhir").glob("Device-*"))) == 2
+    features = pq.read_table(tmp_path / "omop" / "waveform_feature").to_pandas()
+    assert len(features) == 4
+    assert features.waveform_feature_id.is_unique
 
 
-def test_fhir_is_fhir(folder, capsys):
-    dest = run(folder, "fhir")
-    (device,) = lines(dest / "Device.ndjson")
-    Device.model_validate(device)
-    found = lines(dest / "Observation-000000-000000.ndjson")
-    assert len(found) == 6
-    assert "6 Observations, 4 of them without an estimate" in capsys.readouterr().out
-    for resource in found:
-        Observation.model_validate(resource)
-        assert resource["status"] == "preliminary"
-        assert resource["meta"]["security"][0]["code"] == "AIAST"
-        assert resource["device"]["reference"] == f"Device/{device['id']}"
-        assert not any(c["system"] == "http://loinc.org" for c in resource["code"]["coding"])
-        assert "Not a measurement" in resource["note"][0]["text"]
-    assert len({r["id"] for r in found}) == 6
-    high, value = found[:2]
-    assert high["valueQuantity"]["code"] == "1"
-    assert 0 < high["valueQuantity"]["value"] < 1
-    assert value["valueQuantity"]["code"] == "mmol/L"
-    codes = [c["coding"][0]["code"] for c in (x["code"] for x in value["component"])]
-    assert codes == ["2823-3", "lower", "upper"]
-    assert value["subject"]["identifier"]["value"] == "17"
-    assert found[2]["dataAbsentReason"]["text"] == "flat"
-    assert "subject" not in found[4]
-    before = (dest / "Observation-000000-000000.ndjson").read_bytes()
-    run(folder, "fhir")
-    assert (dest / "Observation-000000-000000.ndjson").read_bytes() == before  # the same ids again
+def test_a_measurement_without_a_date_is_left_out(folder, monkeypatch, capsys):
+    whole = export.publishable
 
+    def timeless(*given):
+        rows = whole(*given)
+        return rows.set_column(4, rows.schema.field("ecg_time"), pa.nulls(len(rows), schema.TIME))
 
-def test_a_bundle_for_the_endpoint(folder):
-    card = load(str(folder / "b")).card
-    rows = publishable(staging(SPANS), card).to_pylist()
-    found = Bundle.model_validate(fhir.bundle(rows, card))
-    assert len(found.entry) == 7
-
-
-def test_omop_features_and_what_nobody_could_check(folder, capsys):
-    (folder / "waveforms.csv").write_text(
-        "record_id,waveform_occurrence_id,waveform_registry_id,waveform_channel_metadata_id\ns0,1,2,3\n"
-    )
-    dest = run(folder, "omop", "--waveforms", str(folder / "waveforms.csv"))
-    table = pq.read_table(dest / "waveform_feature")
-    assert table.schema.equals(omop.FEATURE)
-    rows = table.to_pandas()
-    assert len(rows) == 2
-    assert rows.waveform_occurrence_id.tolist() == [1, 1]
-    assert rows.unit_source_value.tolist() == ["1", "mmol/L"]
-    assert (rows.algorithm_concept_id == 0).all()
-    assert rows.waveform_feature_id.is_unique
-    assert "4 rows left out: no estimate" in capsys.readouterr().out
-    listed = pd.read_csv(dest / "unchecked_concepts.csv")
-    assert set(listed.table) == {"waveform_feature"}
-    assert not (dest / "measurement").exists()
-
-
-def test_measurement_only_when_asked_for(folder, capsys):
-    (folder / "persons.csv").write_text("patient_id,person_id\n17,1700\n")
-    dest = run(folder, "omop", "--measurement", "--persons", str(folder / "persons.csv"))
-    rows = pq.read_table(dest / "measurement")
-    assert rows.schema.equals(omop.MEASUREMENT)
-    assert rows.column("person_id").to_pylist() == [1700, 1700]
-    assert rows.column("measurement_source_value")[0].as_py().startswith("ANYECG//potassium_high//")
-    assert not (dest / "waveform_feature").exists()
-
-
-def test_meds_is_meds(folder, capsys):
-    dest = run(folder, "meds")
-    (part,) = (dest / "data").iterdir()
-    standard.DataSchema.validate(pq.read_table(part))
-    standard.CodeMetadataSchema.validate(pq.read_table(dest / standard.code_metadata_filepath))
-    standard.DatasetMetadataSchema(**json.loads((dest / standard.dataset_metadata_filepath).read_text()))
-    rows = pq.read_table(part).to_pandas()
-    assert rows.subject_id.tolist() == [17, 17]
-    assert str(rows.time[0])[:10] == str(WHEN)[:10]
-    assert set(rows.code) <= set(pq.read_table(dest / "metadata" / "codes.parquet").column("code").to_pylist())
-    assert "2 events, " in (said := capsys.readouterr().out) or "2 events" in said
-    assert "4 rows left out: no estimate" in said
-
-
-def test_meds_takes_subjects_from_a_table(folder):
-    (folder / "persons.csv").write_text("patient_id,person_id\n17,5\n")
-    rows = pq.read_table(run(folder, "meds", "--persons", str(folder / "persons.csv")) / "data").to_pandas()
-    assert rows.subject_id.tolist() == [5, 5]
+    monkeypatch.setattr(export, "publishable", timeless)
+    assert len(pq.read_table(run(folder, "omop", "--measurement") / "measurement")) == 0
+    assert counted(capsys.readouterr().out)["rows left out: no time"] == 2
+    run(folder, "meds")
+    assert counted(capsys.readouterr().out)["rows left out: no time"] == 2
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("patient_id\n17\n", "no column person_id"), ("patient_id,person_id\n17,x\n", "are no whole numbers")],
+    [
+        ("patient_id\nSECRET\n", "no column person_id"),
+        ("patient_id,person_id\nSECRET,x\n", "row 1: patient_id, person_id must be there, all ids whole numbers"),
+        ("patient_id,person_id\nSECRET,99999999999999999999\n", "whole numbers"),
+        ("patient_id,person_id\nP,1\nSECRET,1\nSECRET,2\n", "row 3: its patient_id stood above with other ids"),
+    ],
 )
 def test_a_table_of_persons_that_cannot_be_used(folder, text, told, capsys):
     (folder / "persons.csv").write_text(text)
-    flags = ["--out", str(folder / "out"), "--bundle", str(folder / "b"), "--dest", str(folder / "x"), "--to", "meds"]
-    assert main(["export", *flags, "--persons", str(folder / "persons.csv")]) == 2
-    assert told in capsys.readouterr().err
+    assert main(flags(folder, "meds", "--persons", folder / "persons.csv")) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert "SECRET" not in said
+
+
+def test_a_bundle_that_did_not_score_it_is_refused(folder, capsys):
+    other = untrained("tiny", ["potassium_high", "potassium_value"], ["II"], "ecgfounder-finetune", 1)
+    card = other.card.model_copy(update={"indicators": [HIGH, VALUE], "model_version": "1"})
+    save(type(other)(card, other.state), str(folder / "b1"))
+    assert main(flags(folder, "fhir")) == 2
+    assert "not the weights" in capsys.readouterr().err
+    assert not (folder / "fhir").exists()
+
+
+def test_a_bucket_takes_it(folder, s3, capsys):
+    for to in ("fhir", "omop", "meds"):
+        for _ in range(2):
+            assert main(flags(folder, to, "--dest", f"{s3}/{to}")) == 0
+    assert storage.list_folder(f"{s3}/fhir")[1] == ["Device-1.ndjson", "Observation-1-000000-000000.ndjson"]
+    here = run(folder, "fhir") / "Observation-1-000000-000000.ndjson"
+    assert storage.read_bytes(f"{s3}/fhir/Observation-1-000000-000000.ndjson") == here.read_bytes()
+    with storage.open_input(f"{s3}/meds/data/0000.parquet") as file:
+        standard.DataSchema.validate(pq.read_table(file))
+
+
+def test_observations_are_written_as_they_are_made(folder, monkeypatch):
+    """Never a whole shard of them in memory."""
+    sizes = []
+    whole = fhir.observations
+
+    def seen(rows, card):
+        sizes.append(len(rows))
+        return whole(rows, card)
+
+    monkeypatch.setattr(export, "AT_ONCE", 4)
+    monkeypatch.setattr(fhir, "observations", seen)
+    assert len(lines(run(folder, "fhir") / "Observation-1-000000-000000.ndjson")) == 6
+    assert sizes == [4, 2]
+
+
+def test_a_real_back_fill_goes_through_all_three(tmp_path, on_ray, capsys):
+    """From made ECGs to each standard, as a user would."""
+    a, m, b, out = (str(tmp_path / n) for n in ("archive", "manifest.parquet", "bundle", "out"))
+    assert main(["synth", "--out", a, "--encounters", "4", "--minutes", "1"]) == 0
+    assert main(["manifest", "--archive", a, "--dataset", "mc-med", "--out", m]) == 0
+    assert main(["init", "--preset", "tiny", "--out", b]) == 0
+    assert main(["backfill", "--manifest", m, "--bundle", b, "--out", out]) == 0
+    capsys.readouterr()
+    told = {}
+    for to in ("fhir", "omop", "meds"):
+        assert main(["export", "--out", out, "--bundle", b, "--to", to, "--dest", str(tmp_path / to)]) == 0
+        told[to] = counted(capsys.readouterr().out)
+    table = pd.read_parquet(f"{out}/ecg_lab_estimate")
+    with_estimate = int(table.probability.notna().sum())
+    assert with_estimate > 0
+    observations = [r for f in (tmp_path / "fhir").glob("Observation-*") for r in lines(f)]
+    for resource in observations:
+        Observation.model_validate(resource)
+    assert len(observations) == len(table) == told["fhir"]["Observations"]
+    assert sum("valueQuantity" in r for r in observations) == with_estimate
+    features = pq.read_table(tmp_path / "omop" / "waveform_feature").to_pandas()
+    assert sorted(features.value_as_number) == pytest.approx(sorted(table.probability.dropna()))
+    events = pq.read_table(tmp_path / "meds" / "data")
+    standard.DataSchema.validate(events)
+    assert len(events) == told["meds"]["events"]
+    left = sum(n for what, n in told["meds"].items() if what.startswith("rows left out"))
+    assert len(events) + left == len(table)
