@@ -67,13 +67,13 @@ function tell(error) {
   at("key").hidden = !asks;
   if (asks) at("secret").focus();
   if (asks && problem.code === "no_key") return; // the form says it
-  const server = [problem.detail, problem.mend].filter(Boolean).join("; ");
+  const server = asks ? "" : [problem.detail, problem.mend].filter(Boolean).join("; ");
   const button = retry ? el("button", { type: "button" }, "Try again") : null;
   button?.addEventListener("click", () => again());
   at("problem").replaceChildren(
     el("p", {}, el("strong", {}, what)),
     ...(mend ? [el("p", {}, mend)] : []),
-    ...(server ? [el("p", { class: "soft" }, `In the server’s words: ${server} (${problem.code}${problem.field ? `, ${problem.field}` : ""}).`)] : []),
+    ...(server ? [el("p", { class: "soft" }, `In the server’s words: ${server} (code ${problem.code}${problem.field ? `, field ${problem.field}` : ""}).`)] : []),
     ...(button ? [button] : []),
   );
   at("problem").scrollIntoView({ block: "nearest" });
@@ -156,10 +156,7 @@ function show(answer) {
   const { estimates, windows, model } = answer, scored = answer.status === "ok";
   const seconds = models[at("model").selectedIndex].seconds;
   at("results").hidden = false;
-  at("results-title").textContent = `Estimates from ${ecg.name}`;
-  at("summary").textContent = scored
-    ? `From ${answer.n_windows} of ${count(windows.length, `window`)} of ${seconds} seconds.`
-    : `No estimate: ${STATUSES[answer.status] ?? answer.status_detail ?? answer.status}.`;
+  at("results-title").textContent = `${scored ? "Estimates" : "No estimate"} from ${ecg.name}`;
   at("disclaimer").textContent = answer.disclaimer;
   at("origin").textContent = `Model ${model.name}, version ${model.version}, weights ${model.weights_sha256.slice(0, 12)}; request ${answer.id}.`;
   showWindows(windows, seconds);
@@ -168,7 +165,8 @@ function show(answer) {
   if (scored) showTable(estimates);
   at("results-title").focus();
   const flagged = estimates.filter((e) => e.abnormal).length;
-  return scored ? `Done: ${count(estimates.length, "indicator")}, ${flagged || "none"} flagged.` : "Done, without an estimate.";
+  if (!scored) return `No estimate: ${STATUSES[answer.status] ?? answer.status_detail ?? answer.status}.`;
+  return `${count(estimates.length, "indicator")} estimated from ${answer.n_windows} of ${count(windows.length, "window")} of ${seconds} s; ${flagged || "none"} flagged.`;
 }
 
 const reasons = (window) => window.flags.filter((f) => f !== "uncalibrated").map((f) => FLAGS[f] ?? f).join(", ");
@@ -213,7 +211,7 @@ function showTable(estimates) {
 
 function row(e) {
   const soft = (...text) => el("span", { class: "soft" }, ...text);
-  const direction = e.direction === "present" ? "" : `, ${e.direction}`;
+  const direction = e.direction === "present" ? "" : `: ${e.direction}`;
   return el("tr", { role: "row", class: e.abnormal ? "flagged" : "" },
     el("th", { role: "rowheader", scope: "row", tabindex: "-1" }, e.name + direction, e.loinc ? soft(`LOINC ${e.loinc}`) : null),
     el("td", { role: "cell" }, ...(e.probability !== null ? probability(e, soft) : value(e, soft))),
@@ -222,13 +220,14 @@ function row(e) {
 
 function probability(e, soft) {
   const told = (p) => (e.calibrated ? percent(p) : p.toFixed(2));
-  const flag = e.abnormal ? [" ", el("span", { class: "flag" }, `flagged ${e.direction}`)] : [];
+  const flag = e.abnormal ? el("span", { class: "flag" }, `flagged ${e.direction}`) : soft("not flagged");
   const bar = el("div", { class: "bar", "aria-hidden": "true" }, el("i"), ...(e.threshold === null ? [] : [el("u")]));
   bar.children[0].style.width = `${100 * e.probability}%`;
   if (e.threshold !== null) bar.children[1].style.left = `${100 * e.threshold}%`;
-  const kind = e.calibrated ? "probability" : "score from 0 to 1, not calibrated";
-  const limit = e.threshold === null ? "no threshold" : `threshold ${told(e.threshold)}${e.abnormal ? "" : ", not reached"}`;
-  return [el("div", { class: "figure" }, el("b", {}, told(e.probability)), ...flag), bar, soft(`${kind}; ${limit}`)];
+  const kind = e.calibrated ? "probability" : "score, not calibrated";
+  const limit = e.threshold === null ? "no threshold" : `threshold ${told(e.threshold)}`;
+  const figure = el("div", { class: "figure" }, el("b", {}, told(e.probability)), " ", e.abnormal === null ? "" : flag);
+  return [figure, bar, soft(`${kind}; ${limit}`)];
 }
 
 function value(e, soft) {
@@ -242,14 +241,14 @@ function value(e, soft) {
 
 function skill(e, soft) {
   if (e.auroc === null) return [e.tier ? el("span", { class: `tier ${e.tier}` }, e.tier) : null, soft("Not evaluated: how well is not known.")];
-  const between = (say) => (e.auroc_low === null ? "" : ` (${say(e.auroc_low)} to ${say(e.auroc_high)})`);
+  const between = (say, to) => (e.auroc_low === null ? "" : ` (${say(e.auroc_low)}${to}${say(e.auroc_high)})`);
   const pairs = (a) => String(Math.round(100 * a));
   const what = e.direction === "present" ? "present from absent" : `${e.direction} from not ${e.direction}`;
   const chance = e.auroc_low !== null && e.auroc_low <= 0.5 ? " It was not shown to be better than guessing." : "";
   return [
     e.tier ? el("span", { class: `tier ${e.tier}` }, e.tier) : null,
-    ` AUROC ${e.auroc.toFixed(2)}${between((a) => a.toFixed(2))}`,
-    soft(`On held-out patients it told ${what} in ${pairs(e.auroc)} of 100 pairs${between(pairs)}; guessing: 50.${chance}`),
+    el("span", { class: "auroc" }, ` AUROC ${e.auroc.toFixed(2)}${between((a) => a.toFixed(2), "–")}`),
+    soft(`On held-out patients it told ${what} in ${pairs(e.auroc)} of 100 pairs${between(pairs, " to ")}; guessing: 50.${chance}`),
   ];
 }
 

@@ -135,7 +135,8 @@ export class Strip {
     pen.textAlign = "center";
     for (let t = Math.max(0, Math.ceil(this.left / second / step) * step); t <= this.seconds; t += step) {
       const half = pen.measureText(clock(t)).width / 2 + 3;
-      if (this.x(t) < this.width + half) pen.fillText(clock(t), Math.min(this.x(t), this.width - half), 10);
+      const x = Math.min(this.x(t), this.width - half);
+      if (x >= half && this.x(t) < this.width + half) pen.fillText(clock(t), x, 10);
     }
     pen.textAlign = "left";
   }
@@ -145,13 +146,13 @@ export class Strip {
     if (b <= a) return;
     pen.save();
     pen.beginPath();
-    pen.rect(a, 0, b - a, this.bottom);
+    pen.rect(a, HEAD - 18, b - a, this.bottom - HEAD + 18);
     pen.clip();
-    pen.fillStyle = `${SHADE}26`;
+    pen.fillStyle = `${SHADE}22`;
     pen.fillRect(a, HEAD, b - a, this.bottom - HEAD);
     pen.beginPath(); // hatched: not told by colour alone
     for (let x = this.x(from) % 12 - this.bottom; x < b; x += 12) line(pen, x, this.bottom, x + this.bottom, 0);
-    pen.strokeStyle = `${SHADE}30`;
+    pen.strokeStyle = `${SHADE}24`;
     pen.stroke();
     pen.fillStyle = SHADE;
     pen.fillRect(a, HEAD - 18, b - a, 18);
@@ -190,7 +191,7 @@ export class Strip {
   margin(pen) {
     const edge = MARGIN * this.px;
     pen.fillStyle = PAPER;
-    pen.fillRect(0, 0, edge, this.bottom + FOOT);
+    pen.fillRect(0, HEAD - 18, edge, this.bottom + FOOT);
     pen.font = `600 13px ${FONT}`;
     for (const { lead, at } of this.rows) {
       pen.beginPath();
