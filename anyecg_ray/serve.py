@@ -101,11 +101,12 @@ class Ingress:
         self._counts = Counts()
         self._who = rayserve.get_replica_context().replica_id.unique_id
 
-    def reconfigure(self, cards: list[dict[str, Any]]) -> None:
+    def reconfigure(self, config: dict[str, list[dict[str, Any]]]) -> None:
         """Take the cards of the models, in the order of their handles."""
+        cards = [Card(**card) for card in config["cards"]]
         for card in cards:
-            warm(Card(**card))
-        self._models = [Served(Card(**c), asked) for c, asked in zip(cards, self._asked, strict=True)]
+            warm(card)
+        self._models = [Served(card, asked) for card, asked in zip(cards, self._asked, strict=True)]
 
     def __serve_build_asgi_app__(self) -> Guard:
         write_log()
@@ -142,7 +143,7 @@ def application(settings: Application) -> rayserve.Application:
         max_ongoing_requests=4 * requests + 16,
         max_queued_requests=4 * requests + 16,
         graceful_shutdown_timeout_s=settings.limits.timeout,
-        user_config=[card.model_dump() for card in cards],
+        user_config={"cards": [card.model_dump(mode="json") for card in cards]},
     )
     tally = _deployment(Tally, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000).bind()
     rate = settings.limits.rate / settings.replicas

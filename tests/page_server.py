@@ -27,11 +27,31 @@ CALIBRATED = Calibration(method="temperature")
 
 INDICATORS = {
     # key: (logit, or mean and log variance; what the card says of it)
-    "potassium_high": ((1.6,), {"threshold": 0.3, "calibration": CALIBRATED, "tier": "strong", "auroc": 0.861, "auroc_low": 0.812, "auroc_high": 0.899}),
+    "potassium_high": (
+        (1.6,),
+        {
+            "threshold": 0.3,
+            "calibration": CALIBRATED,
+            "tier": "strong",
+            "auroc": 0.861,
+            "auroc_low": 0.812,
+            "auroc_high": 0.899,
+        },
+    ),
     "potassium_low": ((-3.0,), {"threshold": 0.2, "calibration": CALIBRATED, "tier": "moderate", "auroc": 0.62}),
     "calcium_low": ((-0.4,), {"threshold": 0.35, "calibration": CALIBRATED, "tier": "moderate", "auroc": 0.58}),
     "creatinine_high": ((0.9,), {"tier": "strong", "auroc": 0.74}),
-    "hemoglobin_low": ((-1.0,), {"threshold": 0.4, "calibration": CALIBRATED, "tier": "limited", "auroc": 0.51, "auroc_low": 0.463, "auroc_high": 0.558}),
+    "hemoglobin_low": (
+        (-1.0,),
+        {
+            "threshold": 0.4,
+            "calibration": CALIBRATED,
+            "tier": "limited",
+            "auroc": 0.51,
+            "auroc_low": 0.463,
+            "auroc_high": 0.558,
+        },
+    ),
     "nt_probnp_high": ((3.1,), {"threshold": 0.5, "calibration": CALIBRATED}),
     "wbc_high": ((-1.3,), {"threshold": 0.25, "calibration": CALIBRATED, "tier": "limited", "auroc": 0.53}),
     "potassium_value": ((0.5, -0.8), {"offset": 4.2, "scale": 0.6}),
@@ -55,7 +75,10 @@ def cards() -> list[Card]:
     told = [i.model_copy(update=INDICATORS[i.key][1]) for i in made.indicators]
     named = {"model_id": "emergency-labs", "model_version": "3", "trained": True, "indicators": told}
     twelve = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
-    return [made.model_copy(update=named), weights.untrained("tiny", ["calcium_low"], twelve, "ecgfounder-finetune", 1).card]
+    return [
+        made.model_copy(update=named),
+        weights.untrained("tiny", ["calcium_low"], twelve, "ecgfounder-finetune", 1).card,
+    ]
 
 
 @contextmanager
