@@ -14,7 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, RedirectResponse
+from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -217,8 +217,7 @@ def _pages(app: FastAPI) -> None:
     if found and found.submodule_search_locations:  # Swagger UI's own files
         app.mount("/static/swagger", StaticFiles(directory=Path(found.submodule_search_locations[0]) / "static"))
     app.mount("/static/reference", StaticFiles(directory=reference))
-    if page.is_dir():
-        app.mount("/static", StaticFiles(directory=page))
+    app.mount("/static", StaticFiles(directory=page))
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -226,7 +225,7 @@ def _pages(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
-        return FileResponse(page / "index.html") if (page / "index.html").is_file() else RedirectResponse("/docs")
+        return FileResponse(page / "index.html")
 
 
 def _wants_fhir(request: Request) -> bool:
