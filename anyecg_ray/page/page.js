@@ -30,6 +30,7 @@ class Refused extends Error {
 }
 
 async function ask(path, options = {}) {
+  if (key && !/^[\x21-\x7e]+$/.test(key)) throw new Refused({ code: "wrong_key" }); // no header can carry it
   const headers = { Accept: "application/json", ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
   let answer;
   try {
@@ -48,7 +49,6 @@ async function attempt(what, doing) {
   again = () => attempt(what, doing);
   at("problem").replaceChildren();
   at("status").textContent = what;
-  document.body.setAttribute("aria-busy", "true");
   try {
     const said = await doing(() => mine === turn);
     if (mine === turn) at("status").textContent = said;
@@ -56,8 +56,6 @@ async function attempt(what, doing) {
     if (mine !== turn) return;
     at("status").textContent = "";
     tell(error);
-  } finally {
-    if (mine === turn) document.body.removeAttribute("aria-busy");
   }
 }
 
@@ -77,6 +75,7 @@ function tell(error) {
     ...(button ? [button] : []),
   );
   at("problem").scrollIntoView({ block: "nearest" });
+  button?.focus(); // it may have been pressed, and was replaced
 }
 
 async function load() {
@@ -132,10 +131,12 @@ function form(files, fields = {}) {
 
 // A CSV does not tell its sampling rate, unless its first column is the time.
 async function askRate(file) {
+  turn += 1; // whatever was asked for before is no longer wanted
+  at("problem").replaceChildren();
+  at("status").textContent = "";
+  at("results").hidden = true; // they are another ECG's
   const lines = (await file.slice(0, 20000).text().catch(() => "")).split(/\r?\n/).slice(0, -1);
-  const cells = (line) => line.split(/[,;\t]/)[0].replaceAll('"', "").trim().toLowerCase();
-  const unit = { time: 1, t: 1, seconds: 1, sec: 1, time_s: 1, "time [s]": 1, "time (s)": 1, ms: 1000, time_ms: 1000 }[cells(lines[0] ?? "")];
-  const rate = unit && (unit * (lines.length - 2)) / (cells(lines.at(-1)) - cells(lines[1]));
+  const rate = rateOf(lines);
   const known = rate > 0 && rate < Infinity;
   at("fs").value = known ? Number(rate.toPrecision(4)) : "";
   at("csv-told").textContent = known
@@ -148,6 +149,17 @@ async function askRate(file) {
     estimate({ name: file.name, body: () => form([file], fields) });
   };
   at("fs").focus();
+}
+
+const TIMES = { time: 1, t: 1, seconds: 1, sec: 1, time_s: 1, "time [s]": 1, "time (s)": 1, ms: 1000, time_ms: 1000 };
+
+// Samples a second by the first column; NaN where it is no time. The mark between cells is found as the server finds it.
+function rateOf([names = "", ...rows]) {
+  const [mark] = [",", ";", "\t"].sort((a, b) => names.split(b).length - names.split(a).length);
+  const first = (line) => line.split(mark)[0].replaceAll('"', "").trim();
+  if (rows.length < 2) return NaN;
+  const [from, to] = [rows[0], rows.at(-1)].map((line) => Number(first(line).replace(",", ".")));
+  return (TIMES[first(names).toLowerCase()] * (rows.length - 1)) / (to - from);
 }
 
 // ---- telling the answer
@@ -163,7 +175,8 @@ function show(answer) {
   showStrip(answer.strip, windows, seconds);
   at("estimates").hidden = !scored;
   if (scored) showTable(estimates);
-  at("results-title").focus();
+  at("results-title").focus({ preventScroll: true });
+  at("status").scrollIntoView();
   const flagged = estimates.filter((e) => e.abnormal).length;
   if (!scored) return `No estimate: ${STATUSES[answer.status] ?? answer.status_detail ?? answer.status}.`;
   return `${count(estimates.length, "indicator")} estimated from ${answer.n_windows} of ${count(windows.length, "window")} of ${seconds} s; ${flagged || "none"} flagged.`;
@@ -220,12 +233,12 @@ function row(e) {
 
 function probability(e, soft) {
   const told = (p) => (e.calibrated ? percent(p) : p.toFixed(2));
-  const flag = e.abnormal ? el("span", { class: "flag" }, `flagged ${e.direction}`) : soft("not flagged");
+  const flag = e.abnormal ? el("span", { class: `flag ${e.direction}` }, `flagged ${e.direction}`) : soft("not flagged");
   const bar = el("div", { class: "bar", "aria-hidden": "true" }, el("i"), ...(e.threshold === null ? [] : [el("u")]));
   bar.children[0].style.width = `${100 * e.probability}%`;
   if (e.threshold !== null) bar.children[1].style.left = `${100 * e.threshold}%`;
   const kind = e.calibrated ? "probability" : "score, not calibrated";
-  const limit = e.threshold === null ? "no threshold" : `threshold ${told(e.threshold)}`;
+  const limit = e.threshold === null ? "no threshold" : `threshold\u00a0${told(e.threshold)}`;
   const figure = el("div", { class: "figure" }, el("b", {}, told(e.probability)), " ", e.abnormal === null ? "" : flag);
   return [figure, bar, soft(`${kind}; ${limit}`)];
 }
@@ -291,7 +304,7 @@ document.ondrop = (event) => {
   event.preventDefault();
   document.body.classList.remove("over");
   const folder = [...event.dataTransfer.items].some((item) => item.webkitGetAsEntry()?.isDirectory);
-  if (folder) tell(new Refused({ code: "folder" }));
+  if (folder) attempt("", () => { throw new Refused({ code: "folder" }); });
   else opened([...event.dataTransfer.files]);
 };
 attempt("", load);

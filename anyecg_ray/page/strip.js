@@ -187,23 +187,20 @@ export class Strip {
     pen.stroke();
   }
 
-  // a pulse of 1 mV and 0.2 s beside each lead, and the lead's name
+  // a pulse of 1 mV and 0.2 s beside each lead, and below it the lead's name, where it hides no beat
   margin(pen) {
     const edge = MARGIN * this.px;
     pen.fillStyle = PAPER;
     pen.fillRect(0, HEAD - 18, edge, this.bottom + FOOT);
-    pen.font = `600 13px ${FONT}`;
+    pen.font = `600 ${Math.min(12, 5 * this.px)}px ${FONT}`;
     for (const { lead, at } of this.rows) {
       pen.beginPath();
       [[1, 0], [2, 0], [2, 1], [7, 1], [7, 0], [8, 0]].forEach(([mm, mv], i) => {
         pen[i ? "lineTo" : "moveTo"](mm * this.px, this.y(at - mv * GAIN));
       });
       this.ink(pen);
-      pen.lineWidth = 4;
-      pen.strokeStyle = PAPER;
-      pen.strokeText(lead, edge + 3, this.y(at) - 7 * this.px);
       pen.fillStyle = INK;
-      pen.fillText(lead, edge + 3, this.y(at) - 7 * this.px);
+      pen.fillText(lead, this.px, this.y(at + 2.6));
     }
     pen.beginPath();
     line(pen, edge - 1, HEAD, edge - 1, this.bottom);
