@@ -1,5 +1,6 @@
 """A real Chromium that looks at a page: what its console says, what it asks for, whether anything is cut off."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from typing import NamedTuple
 import pytest
 
 WIDTHS = (1280, 390)
+REFUSED = re.compile(r"Failed to load resource: the server responded with a status of [45]\d\d")
+"""What the console says of an answer that a test provoked."""
+
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 CUT_OFF = """() => {
@@ -47,6 +51,21 @@ def chromium() -> Iterator[object]:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
+
+
+@contextmanager
+def visiting(browser, url: str, width: int = WIDTHS[0]) -> Iterator[object]:
+    """A page with no history that is to show the server at `url`; what it must never do fails the block at its end."""
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    context.set_default_timeout(15_000)
+    page, amiss = context.new_page(), []
+    page.on("console", lambda message: None if REFUSED.match(message.text) else amiss.append(message.text))
+    page.on("pageerror", lambda error: amiss.append(str(error)))
+    page.on("requestfailed", lambda request: amiss.append(f"failed: {request.url}"))
+    page.on("request", lambda r: None if r.url.startswith((url, "data:")) else amiss.append(f"outside: {r.url}"))
+    yield page
+    context.close()
+    assert amiss == []
 
 
 def look(browser, file: Path, width: int, screenshot: Path | None = None) -> Seen:

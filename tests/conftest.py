@@ -102,6 +102,15 @@ def on_ray() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    """One Chromium for a module's tests. Not for longer: while Playwright runs, this thread has an event loop."""
+    from browser import chromium
+
+    with chromium() as found:
+        yield found
+
+
 @pytest.fixture(scope="session")
 def postgres() -> "Iterator[Server]":
     """A PostgreSQL; calling it with a name makes a database and gives its URI."""
