@@ -17,8 +17,8 @@ from anyecg_ray import example
 from anyecg_ray.leads import TWELVE_LEADS
 
 MM = 96 / 25.4
-MARGIN = 9 * MM
-"""Where time begins, at 100%: right of the calibration pulse."""
+NAME, MARGIN = 32, 32 + 9 * MM
+"""Where the calibration pulse begins, right of the lead's name; where time does, at 100%."""
 
 SECOND, MILLIVOLT = 25 * MM, 10 * MM
 
@@ -59,7 +59,7 @@ def runs(column, least):
 
 def pulses(drawn, zoom=1.0):
     """(top, bottom) row of each lead's calibration pulse, by its right edge; the lower one is where the median lies."""
-    column = round(7 * MM * zoom - 0.5)
+    column = round(NAME + 7 * MM * zoom - 0.5)
     return runs(dark(drawn)[:, column - 1 : column + 2].any(axis=1), 0.8 * MILLIVOLT * zoom)
 
 

@@ -5,7 +5,7 @@
 const MM = 96 / 25.4; // CSS pixels of a millimetre, at 100%
 const SPEED = 25, GAIN = 10; // mm a second, mm a millivolt
 const HEAD = 38, FOOT = 6; // pixels above and below the leads: the time, and why a window was not used
-const MARGIN = 9; // mm at the left that stay in sight: the calibration pulse
+const NAME = 32, MARGIN = 9; // pixels and mm at the left that stay in sight: the lead's name, the calibration pulse
 const LEAST = 0.5, MOST = 4, STEP = 1.25; // zoom
 const PAPER = "#fffdfc", FINE = "#f9e5e3", THICK = "#efc2be", INK = "#14181c", SOFT = "#57606a", SHADE = "#5b6470";
 const FONT = "system-ui, sans-serif";
@@ -35,15 +35,17 @@ export class Strip {
       return row;
     });
     // a narrow screen begins with five seconds in sight
-    this.zoom = Math.min(1, Math.max(LEAST, this.scroll.clientWidth / ((5 * SPEED + MARGIN) * MM)));
+    this.zoom = Math.min(1, Math.max(LEAST, (this.scroll.clientWidth - NAME) / ((5 * SPEED + MARGIN) * MM)));
     this.lay();
     this.scroll.scrollLeft = 0;
   }
 
   get px() { return MM * this.zoom; } // pixels of a millimetre
 
+  get edge() { return NAME + MARGIN * this.px; } // the pixel where time begins
+
   lay() {
-    this.sheet.style.width = `${(this.seconds * SPEED + MARGIN) * this.px}px`;
+    this.sheet.style.width = `${this.edge + this.seconds * SPEED * this.px}px`;
     this.sheet.style.height = `${Math.ceil(this.height * this.px) + HEAD + FOOT}px`;
     this.told(this.zoom, LEAST, MOST);
     this.soon();
@@ -51,10 +53,10 @@ export class Strip {
 
   // x: the pixel of the view whose moment stays where it is
   zoomTo(zoom, x = this.scroll.clientWidth / 2) {
-    const at = (this.scroll.scrollLeft + x) / this.px - MARGIN;
+    const at = (this.scroll.scrollLeft + x - this.edge) / this.px;
     this.zoom = Math.min(MOST, Math.max(LEAST, zoom));
     this.lay();
-    this.scroll.scrollLeft = (at + MARGIN) * this.px - x;
+    this.scroll.scrollLeft = at * this.px + this.edge - x;
   }
 
   do(what) {
@@ -102,7 +104,7 @@ export class Strip {
     pen.fillStyle = PAPER;
     pen.fillRect(0, 0, this.width, this.bottom + FOOT);
     pen.textBaseline = "middle";
-    this.left = this.scroll.scrollLeft - MARGIN * this.px; // the pixel of the sheet's time axis at the view's edge
+    this.left = this.scroll.scrollLeft - this.edge; // the pixel of the sheet's time axis at the view's edge
     this.grid(pen);
     this.times(pen);
     for (const window of this.shaded) this.shade(pen, window);
@@ -116,7 +118,7 @@ export class Strip {
 
   grid(pen) {
     for (const [every, colour] of [[1, FINE], [5, THICK]]) {
-      if (every * this.px < 2.5) continue;
+      if (every * this.px < 2) continue; // too fine to be told apart
       pen.beginPath();
       for (let mm = Math.ceil(this.left / this.px / every) * every; mm * this.px - this.left < this.width; mm += every) {
         line(pen, mm * this.px - this.left, HEAD, mm * this.px - this.left, this.bottom);
@@ -158,7 +160,7 @@ export class Strip {
     pen.fillRect(a, HEAD - 18, b - a, 18);
     pen.fillStyle = "#fff";
     pen.font = `600 12px ${FONT}`;
-    pen.fillText(`Not used: ${why}`, Math.max(a, MARGIN * this.px) + 6, HEAD - 8.5);
+    pen.fillText(`Not used: ${why}`, Math.max(a, this.edge) + 6, HEAD - 8.5);
     pen.restore();
   }
 
@@ -187,20 +189,20 @@ export class Strip {
     pen.stroke();
   }
 
-  // a pulse of 1 mV and 0.2 s beside each lead, and below it the lead's name, where it hides no beat
+  // each lead's name, and a pulse of 1 mV and 0.2 s
   margin(pen) {
-    const edge = MARGIN * this.px;
+    const { edge } = this;
     pen.fillStyle = PAPER;
     pen.fillRect(0, HEAD - 18, edge, this.bottom + FOOT);
-    pen.font = `600 ${Math.min(12, 5 * this.px)}px ${FONT}`;
+    pen.font = `600 12px ${FONT}`;
     for (const { lead, at } of this.rows) {
       pen.beginPath();
       [[1, 0], [2, 0], [2, 1], [7, 1], [7, 0], [8, 0]].forEach(([mm, mv], i) => {
-        pen[i ? "lineTo" : "moveTo"](mm * this.px, this.y(at - mv * GAIN));
+        pen[i ? "lineTo" : "moveTo"](NAME + mm * this.px, this.y(at - mv * GAIN));
       });
       this.ink(pen);
       pen.fillStyle = INK;
-      pen.fillText(lead, this.px, this.y(at + 2.6));
+      pen.fillText(lead, 4, this.y(at));
     }
     pen.beginPath();
     line(pen, edge - 1, HEAD, edge - 1, this.bottom);
