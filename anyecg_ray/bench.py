@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from anyecg_ray import __version__, bench_backfill, bench_train, published, storage, weights
+from anyecg_ray import __version__, bench_backfill, bench_serve, bench_train, published, storage, weights
 from anyecg_ray.backends import Compute, Estimator, cores
 from anyecg_ray.backfill import Backfill, backfill
 from anyecg_ray.bench_backfill import Marks
@@ -44,10 +44,10 @@ STAGE_S = 5.0
 class Bench(Compute):
     """Measure the stages, alone and end to end, and print a table."""
 
-    what: CliPositionalArg[Literal["model", "preprocess", "read", "score", "growth", "train", "backfill"]]
+    what: CliPositionalArg[Literal["model", "preprocess", "read", "score", "growth", "train", "backfill", "serve"]]
     """model, preprocess, read: one stage alone. score: all of them and end to end, in one run. growth: end to end
     over more and more spans. train: training through Ray against a bare loop on the same tensors. backfill: what
-    ledger and warehouse cost, and a resume."""
+    ledger and warehouse cost, and a resume. serve: the endpoint under the load of `hey`, and the model alone."""
 
     json_file: str | None = Field(default=None, alias="json")
     """Write the figures here too."""
@@ -84,6 +84,15 @@ class Bench(Compute):
 
     shards: list[int] = [1_000, 10_000, 100_000]
     """Shards of the ledgers that are resumed."""
+
+    connections: list[int] = [1, 8, 32, 128]
+    """Connections that load the endpoint at a time."""
+
+    load_seconds: float = 20
+    """For so long each number of connections loads the endpoint."""
+
+    soak_minutes: float = 2
+    """For so long 32 connections load the endpoint while its memory is watched; 0: leave it out."""
 
     predict: Predict = Predict()
     """How the pipeline is laid out."""
@@ -286,6 +295,18 @@ def _train(setup: _Setup) -> dict[str, Any]:
     return bench_train.measured(Path(setup.folder), setup.settings.train_encounters, setup.settings.train_preset)
 
 
+def _serve(setup: _Setup) -> dict[str, Any]:
+    load, before = setup.settings, _model(setup)["model_windows_per_s"]
+    record = _decoded(setup.fetched()[0])
+    figures = bench_serve.measured(
+        setup.uri, record, Path(setup.folder), load.connections, load.load_seconds, load.soak_minutes
+    )
+    after = _model(setup)["model_windows_per_s"]
+    alone = (before + after) / 2
+    figures |= {"model_windows_per_s": alone, "model_before_after": [before, after]}
+    return figures | {"serve_over_model": figures["serve_windows_per_s"] / alone}
+
+
 def _used(use: Sampled) -> dict[str, Any]:
     return {"cpu_share": use.cpu_share(), "driver_peak_mb": use.driver_mb, "all_peak_mb": use.all_mb}
 
@@ -319,6 +340,7 @@ _MEASURES = {
     "growth": _growth,
     "train": _train,
     "backfill": _backfill,
+    "serve": _serve,
 }
 
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import ray
-from ray import serve as rayserve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
@@ -16,7 +16,7 @@ from anyecg_ray import telemetry
 from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.config import InputError
 from anyecg_ray.counting import Snapshot
-from anyecg_ray.estimating import CHUNK, Predicted
+from anyecg_ray.estimating import Predicted
 from anyecg_ray.model import Card, load
 from anyecg_ray.problems import busy
 
@@ -34,23 +34,29 @@ class Answered(NamedTuple):
     """As JSON, where it is not the one that was asked for."""
 
 
-class Windows(NamedTuple):
-    """What a model's replica is asked: windows, and which preprocessing made them."""
+@dataclass(eq=False)
+class Waiting:
+    """What a model's replica is asked: windows, which preprocessing made them, and who waits for the outputs."""
 
     x: np.ndarray
     fingerprint: str
+    answer: asyncio.Future[tuple[np.ndarray | None, Card]]
 
 
 class Model:
-    """One copy of a model."""
+    """One copy of a model.
 
-    def __init__(self, compute: Compute, batch_windows: int, batch_wait_ms: float) -> None:
+    Whenever the network is free it takes all that waits, up to a batch: nothing waits for a batch to fill, and
+    what comes while the network is at work is the next batch. Serve's own batching closes a batch after a fixed
+    time, whether or not the network is free, and so sends it window after window alone under load: half the rate.
+    """
+
+    def __init__(self, compute: Compute, batch_windows: int) -> None:
         self._compute = compute
         self._held: Estimator | None = None
-        self._one_at_a_time = ThreadPoolExecutor(1)
-        queue: Any = self._batched
-        queue.set_max_batch_size(batch_windows)
-        queue.set_batch_wait_timeout_s(batch_wait_ms / 1000)
+        self._batch_windows = batch_windows
+        self._waiting: deque[Waiting] = deque()
+        self._at_work: asyncio.Task[None] | None = None
 
     async def reconfigure(self, config: dict[str, str]) -> None:
         """Take another bundle; until it is ready the one before answers."""
@@ -59,23 +65,48 @@ class Model:
 
     async def __call__(self, x: np.ndarray, sha256: str, fingerprint: str) -> Answered:
         """x: (windows, leads, samples), of the preprocessing with this fingerprint."""
-        logits, card = await self._batched(Windows(x, fingerprint))
+        one = Waiting(x, fingerprint, asyncio.get_running_loop().create_future())
+        self._waiting.append(one)
+        if self._at_work is None:
+            self._at_work = asyncio.create_task(self._work())
+        logits, card = await one.answer
         return Answered(logits, None if card.weights_sha256 == sha256 else card.model_dump_json())
 
-    @rayserve.batch(max_batch_size=CHUNK, batch_size_fn=lambda asked: sum(len(a.x) for a in asked))
-    async def _batched(self, asked: list[Windows]) -> list[tuple[np.ndarray | None, Card]]:
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                batch = self._next()
+                try:
+                    await self._predict(batch)
+                except Exception as error:  # told to those who wait; the next batch may do better
+                    for one in batch:
+                        if not one.answer.done():
+                            one.answer.set_exception(error)
+        finally:
+            self._at_work = None
+
+    def _next(self) -> list[Waiting]:
+        """As many as make a batch, one at least, without those whose sender has gone."""
+        batch: list[Waiting] = []
+        windows = 0
+        while self._waiting and (not batch or windows + len(self._waiting[0].x) <= self._batch_windows):
+            one = self._waiting.popleft()
+            if not one.answer.done():
+                batch.append(one)
+                windows += len(one.x)
+        return batch
+
+    async def _predict(self, batch: Sequence[Waiting]) -> None:
         estimator = self._held
         assert estimator is not None  # reconfigure comes before the first request
-        fits = [a.x if a.fingerprint == estimator.card.preprocess_fingerprint else None for a in asked]
-        together = [x for x in fits if x is not None]
-        loop = asyncio.get_running_loop()
-        logits = await loop.run_in_executor(self._one_at_a_time, _timed, estimator, together) if together else None
-        found, at = [], 0
-        for x in fits:
-            n = 0 if x is None else len(x)
-            found.append((None if x is None or logits is None else logits[at : at + n], estimator.card))
+        fits = [one for one in batch if one.fingerprint == estimator.card.preprocess_fingerprint]
+        logits = await asyncio.to_thread(_timed, estimator, [one.x for one in fits]) if fits else np.empty(0)
+        at = 0
+        for one in batch:
+            n = len(one.x) if one.fingerprint == estimator.card.preprocess_fingerprint else 0
+            if not one.answer.done():  # its sender may have gone meanwhile
+                one.answer.set_result((logits[at : at + n] if n else None, estimator.card))
             at += n
-        return found
 
     async def ping(self) -> bool:
         """Whether a bundle is held."""

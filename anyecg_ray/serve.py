@@ -69,9 +69,6 @@ class Application(Compute):
     batch_windows: int = Field(64, ge=CHUNK)
     """Windows that a model reads at a time, from as many requests as there are."""
 
-    batch_wait_ms: float = Field(2.0, ge=0)
-    """For so long a batch waits for more windows."""
-
     @field_validator("bundle", "record_prefix", mode="before")
     @classmethod
     def _one_or_more(cls, given: Any) -> Any:
@@ -196,7 +193,7 @@ def _model(name: str, uri: str, card: Card, settings: Application) -> Any:
         graceful_shutdown_timeout_s=settings.limits.timeout,
         **scale,
     )
-    return model.bind(compute, settings.batch_windows, settings.batch_wait_ms)
+    return model.bind(compute, settings.batch_windows)
 
 
 def _gpus(settings: Application) -> float:

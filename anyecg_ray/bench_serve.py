@@ -1,0 +1,220 @@
+"""Measure the endpoint as a stranger would: `anyecg serve` as its own process, loaded on loopback by `hey`.
+
+One request is one window of ten seconds as a WFDB record, so that requests a second compare with the model's windows
+a second. hey (https://github.com/rakyll/hey, `apt install hey`) tells of each request when it began, how long it took
+and how it was answered; what is said here is computed from that.
+"""
+
+import csv
+import io
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+import requests
+import wfdb
+
+from anyecg_ray.config import InputError, JobError
+from anyecg_ray.record import Record
+
+START_S = 180.0
+"""For so long the endpoint may start."""
+
+OVERLOAD = 4
+"""Times as many connections as the endpoint takes requests on at a time."""
+
+KILL_AFTER = 0.3
+"""Share of its run after which a model's process is killed."""
+
+
+class Request(NamedTuple):
+    """One request as hey saw it: when it began and what it took in seconds, and its HTTP status."""
+
+    began: float
+    took: float
+    status: int
+
+
+class Server(NamedTuple):
+    """The endpoint's process."""
+
+    url: str
+    process: psutil.Process
+
+    def all_mb(self) -> float:
+        """Memory of it and of everything below it, what they share counted in each."""
+        found = [self.process, *self.process.children(recursive=True)]
+        return sum(p.memory_info().rss for p in found if p.is_running()) / 1e6
+
+    def answered(self) -> int:
+        """Requests that the endpoint itself has counted as estimated."""
+        lines = requests.get(f"{self.url}/metrics", timeout=60).text.splitlines()
+        wanted = [x for x in lines if x.startswith("anyecg_requests_total{") and 'status="200"' in x]
+        return int(sum(float(x.rsplit(" ", 1)[1]) for x in wanted if "/v1/estimates" in x))
+
+
+def measured(
+    bundle: str, record: Record, folder: Path, connections: Sequence[int], seconds: float, soak_minutes: float
+) -> dict[str, Any]:
+    """Figures by number of connections, then over many minutes, overloaded, and with its model killed.
+
+    record: ten seconds of it are sent. Raises InputError where hey is missing, JobError where the endpoint fails.
+    """
+    if shutil.which("hey") is None:
+        raise InputError("bench serve loads the endpoint with hey, which is not here; apt install hey, or brew")
+    load = _Load(folder, record)
+    with _served(bundle, folder) as server:
+        load.run(server, 8, 5)  # warms up
+        figures: dict[str, Any] = {f"connections_{n}": _told(load.run(server, n, seconds)) for n in connections}
+        if soak_minutes:
+            figures["soak"] = _soak(load, server, soak_minutes)
+        figures["overload"] = _overload(load, server, OVERLOAD * 128, seconds)
+        figures["killed"] = _killed(load, server, seconds)
+    figures["serve_windows_per_s"] = max(figures[f"connections_{n}"]["requests_per_s"] for n in connections)
+    return figures
+
+
+class _Load:
+    """A request, and hey to send it."""
+
+    def __init__(self, folder: Path, record: Record) -> None:
+        n = round(10 * record.fs)
+        millivolts = np.nan_to_num(record.signals[:, :n].T)
+        wfdb.wrsamp(
+            "load", record.fs, list(record.units), list(record.leads), millivolts,
+            fmt=["16"] * len(record.leads), write_dir=str(folder),
+        )  # fmt: skip
+        files = [("file", (f"load.{x}", (folder / f"load.{x}").read_bytes())) for x in ("hea", "dat")]
+        request = requests.Request("POST", "http://localhost", files=files).prepare()
+        assert isinstance(request.body, bytes)
+        self._body, self._type = folder / "body", request.headers["Content-Type"]
+        self._body.write_bytes(request.body)
+
+    def start(self, server: Server, connections: int, seconds: float) -> subprocess.Popen[str]:
+        """Load the endpoint for so long; the requests come out of finished()."""
+        line = ["hey", "-z", f"{seconds:g}s", "-c", str(connections), "-t", "60", "-m", "POST", "-T", self._type]
+        return subprocess.Popen(
+            [*line, "-D", str(self._body), "-o", "csv", f"{server.url}/v1/estimates"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def run(self, server: Server, connections: int, seconds: float) -> list[Request]:
+        """Load the endpoint for so long."""
+        return finished(self.start(server, connections, seconds))
+
+
+def finished(hey: subprocess.Popen[str]) -> list[Request]:
+    """Wait for hey and read what it tells. A request that was under way at its end is in nobody's count."""
+    out, said = hey.communicate()
+    if hey.returncode:
+        raise JobError(f"hey failed: {said.strip().splitlines()[-1] if said.strip() else hey.returncode}")
+    rows = csv.DictReader(io.StringIO(out))
+    return [Request(float(r["offset"]), float(r["response-time"]), int(r["status-code"])) for r in rows]
+
+
+def _told(found: list[Request]) -> dict[str, Any]:
+    """Rate and latencies of the requests that were answered with estimates, and how many had which status."""
+    good = [r for r in found if r.status == 200]
+    if len(good) < 2:
+        raise JobError(f"the endpoint answered {dict(Counter(r.status for r in found))}, and no estimates")
+    ends = [r.began + r.took for r in good]
+    return {
+        "requests_per_s": (len(good) - 1) / (max(ends) - min(ends)),
+        **_latencies([r.took for r in good]),
+        "statuses": {str(k): v for k, v in sorted(Counter(r.status for r in found).items())},
+    }
+
+
+def _latencies(seconds: list[float]) -> dict[str, float]:
+    return {f"p{q}_ms": float(np.percentile(seconds, q)) * 1000 for q in (50, 95, 99)}
+
+
+def _soak(load: _Load, server: Server, minutes: float) -> dict[str, Any]:
+    """Steady load: memory of all of the endpoint's processes, medians of its first and its last fifth."""
+    before, memory = server.answered(), []
+    hey = load.start(server, 32, 60 * minutes)
+    while hey.poll() is None:
+        memory.append(server.all_mb())
+        try:
+            hey.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            continue
+    found = finished(hey)
+    fifth = max(1, len(memory) // 5)
+    told = _told(found)
+    return {
+        **told,
+        "memory_first_mb": statistics.median(memory[:fifth]),
+        "memory_last_mb": statistics.median(memory[-fifth:]),
+        # what hey cut off when its time was up was answered nevertheless: at most one a connection
+        "answered_by_its_own_count": server.answered() - before,
+    }
+
+
+def _overload(load: _Load, server: Server, connections: int, seconds: float) -> dict[str, Any]:
+    """More requests than are taken on: how fast the others are refused."""
+    found = load.run(server, connections, seconds)
+    refused = [r.took for r in found if r.status in (429, 503)]
+    told = {f"refused_{name}": value for name, value in _latencies(refused).items()} if refused else {}
+    return {**_told(found), **told}
+
+
+def _killed(load: _Load, server: Server, seconds: float) -> dict[str, Any]:
+    """The model's only process killed under load: the longest time between two answers, and what was refused."""
+    hey = load.start(server, 8, 2 * seconds)
+    time.sleep(KILL_AFTER * 2 * seconds)
+    (model,) = [p for p in server.process.children(recursive=True) if "ServeReplica:anyecg:model-" in _name(p)]
+    model.send_signal(signal.SIGKILL)
+    found = finished(hey)
+    ends = np.sort([r.began + r.took for r in found if r.status == 200])
+    return {**_told(found), "recovered_after_s": float(np.diff(ends).max())}
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended meanwhile
+        return ""
+
+
+@contextmanager
+def _served(bundle: str, folder: Path) -> Iterator[Server]:
+    """`anyecg serve` for the length of a block."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    log = folder / "serve.log"
+    with log.open("w") as out:
+        line = [sys.executable, "-m", "anyecg_ray", "serve", "--bundle", bundle, "--no-auth", "--port", str(port)]
+        process = subprocess.Popen([*line, "--limits.rate", "0"], stdout=out, stderr=out)
+    server = Server(f"http://127.0.0.1:{port}", psutil.Process(process.pid))
+    try:
+        _wait(server, process, log)
+        yield server
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + START_S
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            if requests.get(f"{server.url}/readyz", timeout=5).ok:
+                return
+        except requests.RequestException:
+            pass
+        time.sleep(0.5)
+    said = log.read_text().strip().splitlines()
+    raise JobError(f"the endpoint did not start: {said[-1] if said else 'it says nothing'}")
