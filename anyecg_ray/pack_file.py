@@ -26,10 +26,10 @@ OBJECTS = 64
 FIRST = 1 << 20
 """Bytes of each that are asked for at first: most objects are smaller, and nobody has to ask how large they are."""
 
-CHUNK = 16 << 20
+CHUNK = 8 << 20
 """Bytes of the rest of an object that are held at a time."""
 
-BATCH = 32 << 20
+BATCH = 8 << 20
 """Bytes from which on a record batch is full."""
 
 PACK = pa.schema([pa.field("path", pa.string(), nullable=False), pa.field("bytes", pa.large_binary(), nullable=False)])
