@@ -12,14 +12,11 @@ OUT/packs/PART.parquet            which objects the part has and where, or why n
 OUT/_job.json, OUT/_driver.json   what is packed here, which a resume must match; who is at work on it (lease.py)
 """
 
-import io
 import json
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -33,15 +30,13 @@ from anyecg_ray.config import InputError, JobError, Settings
 from anyecg_ray.lease import Lease
 from anyecg_ray.manifest import ManifestFile, open_manifest, read_rows
 from anyecg_ray.manifest_file import write_packed
-from anyecg_ray.pack_file import FOLDER, write_pack
+from anyecg_ray.pack_file import write_pack
+from anyecg_ray.pack_parts import Part, index_uri, left, plan, read_index, rows_of, tidy
 from anyecg_ray.progress import Progress
 from anyecg_ray.schema import PACKED, Status
 from anyecg_ray.scoring import explained
 
-JOB = "_job.json"
-
-AT_ONCE = 32
-"""Indexes that are read at once."""
+MANIFEST, JOB = "manifest.parquet", "_job.json"
 
 
 class Pack(Settings):
@@ -58,18 +53,6 @@ class Pack(Settings):
 
     megabytes: int = Field(256, ge=1)
     """Size of a pack, about: what one task writes, and what a run that is stopped loses at most of each."""
-
-
-class Part(NamedTuple):
-    """Rows of the manifest, all spans of some records, whose objects become one pack."""
-
-    first: int
-    stop: int
-
-    @property
-    def name(self) -> str:
-        """The same rows have the same name in every run."""
-        return f"{self.first:010d}-{self.stop:010d}"
 
 
 class Job(NamedTuple):
@@ -89,15 +72,22 @@ def pack(settings: Pack) -> Counter[str]:
     manifest = open_manifest(storage.absolute(settings.manifest))
     if manifest.packed_from is not None:
         raise InputError(f"{settings.manifest}: is of packs already; give the manifest of {manifest.packed_from}")
-    job = Job(manifest, storage.absolute(settings.archive or manifest.archive), storage.absolute(settings.out))
+    archive, out = (storage.absolute(uri).rstrip("/") for uri in (settings.archive or manifest.archive, settings.out))
+    job = Job(manifest, archive, out)
+    if manifest.uri == storage.join(out, MANIFEST):
+        raise InputError(f"{settings.manifest}: would be overwritten; give another --out")
     if not storage.exists(job.archive):
         raise InputError(f"{job.archive}: no such archive; give --archive where the records lie now")
     with Lease(job.out, {"verb": "pack"}) as lease:
         _claim(job, settings.megabytes)
         parts = list(plan(manifest, settings.megabytes << 20))
-        _write(_left(parts, job), job)
+        if not storage.exists(storage.join(job.out, MANIFEST)):
+            tidy(parts, job.out)
+        _write(todo := left(parts, job.out), job)
         lease.check()
         told = _write_manifest(parts, job)
+        if not todo:  # else somebody may still be reading by the manifest of before
+            tidy(parts, job.out)
     _report(told, job)
     return told.counts
 
@@ -118,59 +108,6 @@ def _claim(job: Job, megabytes: int) -> None:
             f"{job.out}: holds packs whose {', '.join(differ)} differ; give the same to go on, or another --out"
         )
     storage.write_atomic(uri, (json.dumps(told, indent=2) + "\n").encode())
-
-
-def plan(manifest: ManifestFile, size: int) -> Iterator[Part]:
-    """The manifest's rows in parts of about `size` bytes of signals, by what the headers say at two bytes a sample.
-
-    A record's spans stay together, as they share its objects; but for that a part ends with its row group, so that
-    a manifest that grew has the same parts and more.
-    """
-    first = at = held = 0
-    record = ""
-    for group in range(len(manifest.row_groups)):
-        rows = read_rows(manifest.uri, group, columns=["record_id", "n_samples", "leads"])
-        sizes = pc.multiply(pc.multiply(rows["n_samples"], pc.list_value_length(rows["leads"])), 2)
-        began = at
-        for record_id, n in zip(rows["record_id"].to_pylist(), pc.fill_null(sizes, 0).to_pylist(), strict=True):
-            if record_id != record and at > first and (held >= size or first < began):
-                yield Part(first, at)
-                first, held = at, 0
-            record, held, at = record_id, held + n, at + 1
-    if at > first:
-        yield Part(first, at)
-
-
-def _left(parts: Sequence[Part], job: Job) -> list[Part]:
-    """The parts that are still to be written, or again because storage failed; removes what nothing points at."""
-    folder = storage.join(job.out, FOLDER)
-    files = storage.list_folder(folder)[1] if storage.exists(folder) else []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        written = [part for part in parts if f"{part.name}.parquet" in set(files)]
-        indexes = list(pool.map(lambda part: _summary(job.out, part), written))
-    used = {*(f"{part.name}.parquet" for part in written), *(p for packs, _ in indexes for p in packs)}
-    for file in files:  # of a run that was stopped
-        if file not in used:
-            storage.remove(storage.join(folder, file))
-    done = {part for part, (_, failed) in zip(written, indexes, strict=True) if not failed}
-    if done:
-        print(f"{job.out}: {len(done):,} of {len(parts):,} packs are done, going on", flush=True)
-    return [part for part in parts if part not in done]
-
-
-def _summary(out: str, part: Part) -> tuple[set[str], bool]:
-    """The files that a part's index names, and whether some of its objects are to be tried again."""
-    index = _index(out, part)
-    packs = {p.rpartition("/")[2] for p in pc.unique(index["pack"]).to_pylist() if p}
-    return packs, bool(pc.any(pc.equal(index["fault"], Status.TRANSIENT)).as_py())
-
-
-def _index(out: str, part: Part) -> pa.Table:
-    return pq.read_table(io.BytesIO(storage.read_bytes(_index_uri(out, part))))
-
-
-def _index_uri(out: str, part: Part) -> str:
-    return storage.join(out, FOLDER, f"{part.name}.parquet")
 
 
 def _write(todo: list[Part], job: Job) -> None:
@@ -203,22 +140,12 @@ def _write_parts(batch: pa.Table, parts: list[Part], job: Job) -> Iterator[pa.Ta
 
 def write_part(part: Part, job: Job) -> int:
     """Write a part's pack, then its index. Returns how many spans it has."""
-    files = _rows(job.manifest, part, ["files"])["files"]
+    files = rows_of(job.manifest, part, ["files"])["files"]
     paths = dict.fromkeys(path for of_span in files.to_pylist() for path in of_span or ())
     index = write_pack(job.archive, list(paths), job.out, part.name)
-    with storage.atomic_output(_index_uri(job.out, part)) as file:
+    with storage.atomic_output(index_uri(job.out, part)) as file:
         pq.write_table(index, file, compression="zstd")
     return part.stop - part.first
-
-
-def _rows(manifest: ManifestFile, part: Part, columns: list[str]) -> pa.Table:
-    """The part's rows, from all row groups that it touches."""
-    tables = []
-    for group, (a, b) in enumerate(pairwise(accumulate(manifest.row_groups, initial=0))):
-        first, stop = max(a, part.first), min(b, part.stop)
-        if first < stop:
-            tables.append(read_rows(manifest.uri, group, first - a, stop - first, columns))
-    return pa.concat_tables(tables)
 
 
 @dataclass
@@ -250,7 +177,7 @@ def _write_manifest(parts: Sequence[Part], job: Job) -> Told:
         for group, n in enumerate(job.manifest.row_groups):
             places: dict[str, Any] = {}
             for part in parts[bisect_right(ends, first) : bisect_left(begins, first + n)]:
-                index = _index(job.out, part)
+                index = read_index(job.out, part)
                 if part.first >= first:  # else it was counted with the group before
                     told.add(index)
                 places |= zip(index["path"].to_pylist(), index.select(_PLACE).to_pylist(), strict=True)
@@ -262,7 +189,7 @@ def _write_manifest(parts: Sequence[Part], job: Job) -> Told:
                 "give --archive where they lie now, and another --out"
             )
 
-    write_packed(storage.join(job.out, "manifest.parquet"), job.out, job.manifest, groups())
+    write_packed(storage.join(job.out, MANIFEST), job.out, job.manifest, groups())
     return told
 
 
@@ -279,6 +206,6 @@ def _report(told: Told, job: Job) -> None:
     print(f"{job.manifest.rows:,} spans, {told.size / 1e9:,.2f} GB of signals")
     for what, n in told.counts.most_common():
         print(f"  {what:15} {n:>10,} files")
-    print(f"manifest: {storage.join(job.out, 'manifest.parquet')}")
+    print(f"manifest: {storage.join(job.out, MANIFEST)}")
     if failed := told.counts[Status.TRANSIENT]:
         raise JobError(f"{failed:,} signal files could not be read ({told.failure}); the same command tries them again")

@@ -18,7 +18,8 @@ from anyecg_ray.backfill import Backfill, backfill
 from anyecg_ray.cli import main
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows
-from anyecg_ray.pack import Pack, Part, pack, plan
+from anyecg_ray.pack import Pack, pack
+from anyecg_ray.pack_parts import Part, plan
 from anyecg_ray.packs import GAP, TOGETHER, merged, read
 from anyecg_ray.predict import Source, fetch
 from anyecg_ray.prepare import Prepare, prepare
@@ -305,6 +306,7 @@ def test_an_error_stays_in_its_place(tmp_path):
         (["--manifest", "nowhere.parquet"], "nowhere.parquet: not there"),
         (["--out", "/proc/out"], "cannot write to /proc/out"),
         (["--manifest", "PACKED"], "is of packs already"),
+        (["--out", "BESIDE", "--manifest", "BESIDE/manifest.parquet"], "would be overwritten"),
         (["--out", "PACKED/..", "--megabytes", "2"], "holds packs whose archive, megabytes differ"),
         (["--archive", "EMPTY"], "has none of the manifest's"),
     ],
@@ -313,7 +315,9 @@ def test_wrong_settings_are_told_in_one_line(flags, told, indexed, packed, tmp_p
     (tmp_path / "empty").mkdir()
     job = tmp_path / "_job.json"
     job.write_text('{"archive": "a", "megabytes": 1, "row_groups": []}')
-    names = {"PACKED": str(packed / "manifest.parquet"), "PACKED/..": str(tmp_path), "EMPTY": str(tmp_path / "empty")}
+    shutil.copyfile(indexed, tmp_path / "manifest.parquet")
+    names = {"BESIDE": str(tmp_path), "BESIDE/manifest.parquet": str(tmp_path / "manifest.parquet")}
+    names |= {"PACKED": str(packed / "manifest.parquet"), "PACKED/..": str(tmp_path), "EMPTY": str(tmp_path / "empty")}
     given = dict(zip(flags[::2], [names.get(f, f) for f in flags[1::2]], strict=True))
     arguments = {"--manifest": indexed, "--out": str(tmp_path / "out")} | given
     assert main(["pack", *[word for pair in arguments.items() for word in pair]]) == 2
