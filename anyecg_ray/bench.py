@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from anyecg_ray import __version__, bench_backfill, bench_serve, bench_train, published, storage, weights
+from anyecg_ray import __version__, bench_backfill, bench_pack, bench_serve, bench_train, published, storage, weights
 from anyecg_ray.backends import Compute, Estimator, cores
 from anyecg_ray.backfill import Backfill, backfill
 from anyecg_ray.bench_backfill import Marks
@@ -45,9 +45,9 @@ class Bench(Compute):
     """Measure the stages, alone and end to end, and print a table."""
 
     what: CliPositionalArg[Literal["model", "preprocess", "read", "score", "growth", "train", "backfill", "serve"]]
-    """model, preprocess, read: one stage alone. score: all of them and end to end, in one run. growth: end to end
-    over more and more spans. train: training through Ray against a bare loop on the same tensors. backfill: what
-    ledger and warehouse cost, and a resume. serve: the endpoint under the load of `hey`, and the model alone."""
+    """model, preprocess, read: one stage alone, read from packs too. score: all of them and end to end, in one run.
+    growth: end to end over more and more spans. train: training through Ray against a bare loop on the same tensors.
+    backfill: what ledger and warehouse cost, and a resume. serve: the endpoint under the load of `hey`."""
 
     json_file: str | None = Field(default=None, alias="json")
     """Write the figures here too."""
@@ -82,6 +82,9 @@ class Bench(Compute):
     postgres: str | None = None
     """For the warehouse postgres: the URI of a database that may be written into."""
 
+    packed: str | None = None
+    """Where read packs the archive: a folder or s3:// prefix beside it; by default a temporary folder."""
+
     shards: list[int] = [1_000, 10_000, 100_000]
     """Shards of the ledgers that are resumed."""
 
@@ -90,6 +93,9 @@ class Bench(Compute):
 
     load_seconds: float = 20
     """For so long each number of connections loads the endpoint."""
+
+    ecg_seconds: int = 10
+    """Of the ECG that a request holds; each ten seconds are a window."""
 
     soak_minutes: float = 2
     """For so long 32 connections load the endpoint while its memory is watched; 0: leave it out."""
@@ -226,6 +232,11 @@ def _read(setup: _Setup) -> dict[str, Any]:
     }
 
 
+def _read_both(setup: _Setup) -> dict[str, Any]:
+    out = setup.settings.packed or str(Path(setup.folder, "packed"))
+    return {**_read(setup), **bench_pack.measured(setup.source, out, _rate)}
+
+
 def _score(setup: _Setup) -> dict[str, Any]:
     stages = {**_read(setup), **_preprocess(setup)}
     before = _model(setup)
@@ -299,7 +310,7 @@ def _serve(setup: _Setup) -> dict[str, Any]:
     load, before = setup.settings, _model(setup)["model_windows_per_s"]
     record = _decoded(setup.fetched()[0])
     figures = bench_serve.measured(
-        setup.uri, record, Path(setup.folder), load.connections, load.load_seconds, load.soak_minutes
+        setup.uri, record, load.ecg_seconds, Path(setup.folder), load.connections, load.load_seconds, load.soak_minutes
     )
     after = _model(setup)["model_windows_per_s"]
     alone = (before + after) / 2
@@ -335,7 +346,7 @@ def _strips(setup: _Setup) -> Any:
 _MEASURES = {
     "model": _model,
     "preprocess": _preprocess,
-    "read": _read,
+    "read": _read_both,
     "score": _score,
     "growth": _growth,
     "train": _train,

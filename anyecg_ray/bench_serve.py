@@ -1,7 +1,7 @@
 """Measure the endpoint as a stranger would: `anyecg serve` as its own process, loaded on loopback by `hey`.
 
-One request is one window of ten seconds as a WFDB record, so that requests a second compare with the model's windows
-a second. hey (https://github.com/rakyll/hey, `apt install hey`) tells of each request when it began, how long it took
+One request is a WFDB record of one lead, ten seconds by default, which is one window, so that requests a second compare
+with the model's windows a second. hey (https://github.com/rakyll/hey, `apt install hey`) tells of each request when it began, how long it took
 and how it was answered; what is said here is computed from that.
 """
 
@@ -65,15 +65,21 @@ class Server(NamedTuple):
 
 
 def measured(
-    bundle: str, record: Record, folder: Path, connections: Sequence[int], seconds: float, soak_minutes: float
+    bundle: str,
+    record: Record,
+    ecg_seconds: int,
+    folder: Path,
+    connections: Sequence[int],
+    seconds: float,
+    soak_minutes: float,
 ) -> dict[str, Any]:
     """Figures by number of connections, then over many minutes, overloaded, and with its model killed.
 
-    record: ten seconds of it are sent. Raises InputError where hey is missing, JobError where the endpoint fails.
+    record: its first ecg_seconds are sent. Raises InputError where hey is missing, JobError where the endpoint fails.
     """
     if shutil.which("hey") is None:
         raise InputError("bench serve loads the endpoint with hey, which is not here; apt install hey, or brew")
-    load = _Load(folder, record)
+    load = _Load(folder, record, ecg_seconds)
     with _served(bundle, folder) as server:
         load.run(server, 8, 5)  # warms up
         figures: dict[str, Any] = {f"connections_{n}": _told(load.run(server, n, seconds)) for n in connections}
@@ -81,15 +87,16 @@ def measured(
             figures["soak"] = _soak(load, server, soak_minutes)
         figures["overload"] = _overload(load, server, OVERLOAD * 128, seconds)
         figures["killed"] = _killed(load, server, seconds)
-    figures["serve_windows_per_s"] = max(figures[f"connections_{n}"]["requests_per_s"] for n in connections)
+    best = max(figures[f"connections_{n}"]["requests_per_s"] for n in connections)
+    figures["serve_windows_per_s"] = best * (ecg_seconds // 10)
     return figures
 
 
 class _Load:
     """A request, and hey to send it."""
 
-    def __init__(self, folder: Path, record: Record) -> None:
-        n = round(10 * record.fs)
+    def __init__(self, folder: Path, record: Record, ecg_seconds: int) -> None:
+        n = round(ecg_seconds * record.fs)
         millivolts = np.nan_to_num(record.signals[:, :n].T)
         wfdb.wrsamp(
             "load", record.fs, list(record.units), list(record.leads), millivolts,

@@ -30,6 +30,7 @@ VERBS = {
     "demo": Verb("demo", "Demo", "demo", "the whole way on a synthetic archive, with a picture"),
     "synth": Verb("synthetic", "Synth", "synth", "write a synthetic archive in MC-MED's file tree"),
     "manifest": Verb("manifest", "Manifest", "manifest", "index an archive: one row per span of work"),
+    "pack": Verb("pack", "Pack", "pack", "put an archive's many small files into few large ones, to be read again"),
     "import-weights": Verb("weights", "ImportWeights", "import_weights", "turn a published checkpoint into a bundle"),
     "init": Verb("weights", "Init", "init", "make an untrained bundle for tests, demos and benchmarks"),
     "prepare": Verb("prepare", "Prepare", "prepare", "label an archive's windows and store them for training"),

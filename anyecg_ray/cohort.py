@@ -41,6 +41,9 @@ class Prepare(Settings):
     archive: str | None = None
     """Where the records and the data set's tables lie, if not where the manifest found them."""
 
+    tables: str | None = None
+    """Where the data set's tables lie, if not with the records; of a packed archive, where it was packed from."""
+
     dataset: Literal["mc-med", "mimic-iv-ecg", "ptb-xl", "wfdb"] | None = None
     """Kind of the archive, if not what the manifest says: where people and results are read."""
 
@@ -83,12 +86,13 @@ class Cohort:
 
     def __init__(self, settings: Prepare, manifest: ManifestFile) -> None:
         self.manifest = manifest
-        self.archive = settings.archive or manifest.archive
+        records = settings.archive or manifest.archive
+        self.archive = settings.tables or manifest.packed_from or records
         self.dataset = settings.dataset or manifest.dataset
-        if not storage.exists(self.archive):
-            raise InputError(f"{self.archive}: no such archive; give --archive where the records lie now")
+        if not storage.exists(records):
+            raise InputError(f"{records}: no such archive; give --archive where the records lie now")
         self.recipe = weights.named_recipe(settings.recipe, tuple(settings.leads))
-        self.source = Source(settings.manifest, self.archive, self.recipe)
+        self.source = Source(settings.manifest, records, self.recipe)
         self.counts: Counts = Counts()
         self.people = _people(self.dataset, self.archive, settings)
         self.parts, self.split = splits.assign(list(self.people.values()), settings.split, self.archive)

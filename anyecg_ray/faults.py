@@ -1,6 +1,7 @@
 """What a fault of storage means to a job: gone, not allowed, wrong, or worth another try."""
 
 from anyecg_ray.config import InputError
+from anyecg_ray.schema import Status
 
 
 class StorageError(InputError):
@@ -17,6 +18,11 @@ class RefusedError(StorageError):
 
 class TransientError(StorageError):
     """A time-out, a 503, a dropped connection: another try may succeed."""
+
+
+def status_of(error: StorageError) -> Status:
+    """What becomes of a span whose signals met this. A refusal passes too: once the credentials are mended."""
+    return Status.TRANSIENT if isinstance(error, (TransientError, RefusedError)) else Status.MISSING_SIGNAL
 
 
 def explain(error: Exception, uri: str) -> StorageError:

@@ -29,7 +29,7 @@ SILENT = 45.0
 
 
 class Lease:
-    """The right to commit into one staging folder, held while the block runs."""
+    """The right to commit into one folder, held while the block runs."""
 
     def __init__(self, staging: str, told: dict[str, Any]) -> None:
         """told: what else the file says; `tell` changes it."""
@@ -62,7 +62,7 @@ class Lease:
     def check(self) -> None:
         """Raise JobError where another driver has taken over."""
         if not self._is_mine():
-            raise JobError("another back-fill has taken over this --out; this one stops, nothing is lost")
+            raise JobError(f"another {_job(self._told)} has taken over this --out; this one stops, nothing is lost")
 
     def _is_mine(self) -> bool:
         found = read(self._uri)
@@ -112,7 +112,11 @@ def _wait_for_death(before: dict[str, Any], uri: str) -> None:
         living = after["beat_at"] != before["beat_at"] and after["state"] == "running"
     if living:
         who = f"process {before['pid']} on {before['host']}"
-        raise InputError(f"another back-fill is at work on this --out ({who}); wait for it, or stop it first")
+        raise InputError(f"another {_job(before)} is at work on this --out ({who}); wait for it, or stop it first")
+
+
+def _job(told: dict[str, Any]) -> str:
+    return "pack" if told.get("verb") == "pack" else "back-fill"
 
 
 def _me() -> dict[str, Any]:

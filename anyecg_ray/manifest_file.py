@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from anyecg_ray import storage
 from anyecg_ray.config import InputError
-from anyecg_ray.schema import MANIFEST, SCHEMA_VERSION
+from anyecg_ray.schema import MANIFEST, PACKED_MANIFEST, SCHEMA_VERSION
 
 T = TypeVar("T")
 
@@ -43,6 +43,8 @@ class ManifestFile:
     """The settings that decide which rows a manifest has."""
     multi_segment: tuple[int, ...] = ()
     """Row groups that hold multi-segment records."""
+    packed_from: str | None = None
+    """The archive that `archive` was packed from; None where it was not."""
 
     @property
     def rows(self) -> int:
@@ -60,7 +62,10 @@ def open_manifest(uri: str) -> ManifestFile:
 def read_rows(
     uri: str, row_group: int, offset: int = 0, length: int | None = None, columns: list[str] | None = None
 ) -> pa.Table:
-    """Rows of one row group, as schema.MANIFEST or some columns of it. Raises InputError where they cannot be read."""
+    """Rows of one row group, as schema.MANIFEST (or PACKED_MANIFEST) or some columns of it.
+
+    Raises InputError where they cannot be read.
+    """
     return _with_file(uri, lambda file: file.read_row_group(row_group, columns=columns).slice(offset, length))
 
 
@@ -96,6 +101,7 @@ def _opened(uri: str, file: pq.ParquetFile) -> ManifestFile:
         digests=tuple(about["digests"]),
         made_with=about["made_with"],
         multi_segment=tuple(about["multi_segment"]),
+        packed_from=about.get("packed_from"),
     )
 
 
@@ -122,10 +128,23 @@ def write_manifest(
         writer.close(made_with or {})
 
 
+def write_packed(uri: str, archive: str, of: ManifestFile, groups: Iterable[pa.Table]) -> None:
+    """Write a manifest again whose records were packed into `archive`.
+
+    groups: its row groups as schema.PACKED_MANIFEST. They stay as they were, so that a back-fill that began on the
+    one goes on with the other. Raises StorageError where it cannot be written.
+    """
+    with storage.atomic_output(uri) as file:
+        writer = _Writer(file, archive, of.dataset, PACKED_MANIFEST)
+        for rows in groups:
+            writer.group(rows)
+        writer.close(of.made_with, of.archive)
+
+
 class _Writer:
-    def __init__(self, file: IO[bytes], archive: str, dataset: str) -> None:
+    def __init__(self, file: IO[bytes], archive: str, dataset: str, schema: pa.Schema = MANIFEST) -> None:
         about = {"archive": archive, "dataset": dataset, "schema_version": str(SCHEMA_VERSION)}
-        self._schema = MANIFEST.with_metadata({f"anyecg.{k}": v for k, v in about.items()})
+        self._schema = schema.with_metadata({f"anyecg.{k}": v for k, v in about.items()})
         self._parquet = pq.ParquetWriter(file, self._schema, compression="zstd", write_statistics=STATISTICS)
         self._digests: list[str] = []
         self._multi_segment: list[int] = []
@@ -137,8 +156,10 @@ class _Writer:
         self._digests.append(digest(rows))
         self._parquet.write_table(rows.cast(self._schema), row_group_size=max(1, len(rows)))
 
-    def close(self, made_with: dict[str, Any]) -> None:
+    def close(self, made_with: dict[str, Any], packed_from: str | None = None) -> None:
         about = {"digests": self._digests, "multi_segment": self._multi_segment, "made_with": made_with}
+        if packed_from is not None:
+            about["packed_from"] = packed_from
         self._parquet.add_key_value_metadata({"anyecg.file": json.dumps(about)})
         self._parquet.close()
 

@@ -19,15 +19,17 @@ import pyarrow.compute
 import ray
 from ray.data import Dataset
 
-from anyecg_ray import leads, storage, telemetry
+from anyecg_ray import leads, packs, storage, telemetry
 from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.config import Settings
+from anyecg_ray.faults import status_of
 from anyecg_ray.header import RecordError
 from anyecg_ray.manifest import read_rows
 from anyecg_ray.model import load
 from anyecg_ray.preprocess import Recipe, Windows, preprocess
-from anyecg_ray.record import decode, reads
+from anyecg_ray.record import Bytes, decode, reads
 from anyecg_ray.schema import Status
+from anyecg_ray.spans import beside
 
 PIECE_WINDOWS = 256
 """Windows to a piece: about a second of model time, 5 MB a lead; enough to hide what Ray costs per block."""
@@ -151,33 +153,38 @@ class Fetched(NamedTuple):
     stop: int | None
     leads: tuple[int, ...] | None
     """Places of the signals to decode; None: all."""
-    blobs: dict[str, bytes]
+    blobs: dict[str, Bytes]
     status: Status
     detail: str
 
 
 def fetch(rows: pa.Table, source: Source) -> list[Fetched]:
     """The signal bytes of every span, all ranges of the piece asked for at once."""
-    spans = [_planned(row, source.recipe) for row in rows.to_pylist()]
+    told = rows.to_pylist()
+    spans = [_planned(row, source.recipe) for row in told]
     wanted = [(i, name, r) for i, (_, ranges) in enumerate(spans) for name, r in ranges.items()]
-    folders = [record_id.rpartition("/")[0] for record_id in rows.column("record_id").to_pylist()]
-    uris = [storage.join(source.archive, folders[i], name) for i, name, _ in wanted]
     with telemetry.stage("fetch"):
-        blobs = storage.read_ranges([storage.Range(u, *r) for u, (_, _, r) in zip(uris, wanted, strict=True)])
-    telemetry.read(sum(len(blob) for blob in blobs if isinstance(blob, bytes)))
+        blobs = _blobs([(told[i], name, r) for i, name, r in wanted], source.archive)
+    telemetry.read(sum(len(blob) for blob in blobs if not isinstance(blob, storage.StorageError)))
     found = [f for f, _ in spans]
     for (i, name, _), blob in zip(wanted, blobs, strict=True):
-        if isinstance(blob, bytes):
+        if not isinstance(blob, storage.StorageError):
             found[i].blobs[name] = blob
         elif found[i].status is Status.OK:
-            found[i] = found[i]._replace(status=_why_missing(blob), detail=str(blob))
+            found[i] = found[i]._replace(status=status_of(blob), detail=str(blob))
     return found
 
 
-def _why_missing(error: storage.StorageError) -> Status:
-    """A refusal passes too: once the credentials are mended."""
-    passing = isinstance(error, (storage.TransientError, storage.RefusedError))
-    return Status.TRANSIENT if passing else Status.MISSING_SIGNAL
+def _blobs(
+    wanted: Sequence[tuple[dict[str, Any], str, tuple[int, int | None]]], archive: str
+) -> Sequence[Bytes | storage.StorageError]:
+    """wanted: (the manifest's row, one of its record's files, first byte and bytes of it)."""
+    paths = [beside(row["record_id"], name) for row, name, _ in wanted]
+    if wanted and "packed" in wanted[0][0]:
+        return packs.read([packs.located(archive, row, p, *r) for p, (row, _, r) in zip(paths, wanted, strict=True)])
+    return storage.read_ranges(
+        [storage.Range(storage.join(archive, p), *r) for p, (_, _, r) in zip(paths, wanted, strict=True)]
+    )
 
 
 def _planned(row: dict[str, Any], recipe: Recipe) -> tuple[Fetched, dict[str, tuple[int, int | None]]]:

@@ -33,7 +33,7 @@ def prepare(settings: Prepare) -> SegmentsCard:
     Raises InputError where an input cannot be used or another store is there.
     """
     manifest = open_manifest(settings.manifest)
-    made = fingerprint([settings.model_dump(exclude={"out"}), list(manifest.digests)])
+    made = fingerprint([settings.model_dump(exclude={"out", "tables"}), list(manifest.digests)])
     if (before := _before(settings.out)) is not None:
         if before.fingerprint != made:
             raise InputError(f"{settings.out}: holds segments that were made otherwise; give another --out")

@@ -70,6 +70,27 @@ MANIFEST = pa.schema(
     ]
 )
 
+PACKED = pa.field(
+    "packed",
+    pa.list_(
+        pa.struct(
+            [
+                # path of the pack in the packed archive; null where the object could not be packed
+                ("pack", pa.string()),
+                # the object's bytes in it
+                ("offset", pa.int64()),
+                ("length", pa.int64()),
+                # the status that its spans get where it could not: missing_signal or transient
+                ("fault", pa.string()),
+            ]
+        )
+    ),
+)
+"""Where each of a span's `files` lies, in their order."""
+
+PACKED_MANIFEST = MANIFEST.append(PACKED)
+"""What `anyecg pack` makes of a manifest; one that was never packed has no such column."""
+
 PROVENANCE = [
     pa.field("model_id", pa.string(), nullable=False),
     pa.field("model_version", pa.string(), nullable=False),

@@ -93,10 +93,10 @@ def segments(record_id: str, header: str) -> list[str]:
 
 def _segments(record_id: str, header: Parsed) -> list[str]:
     names = [s.name for s in header.segments] if isinstance(header, Header) else []
-    return [_beside(record_id, name) for name in names if name != NO_FILE]
+    return [beside(record_id, name) for name in names if name != NO_FILE]
 
 
-def _beside(record_id: str, name: str) -> str:
+def beside(record_id: str, name: str) -> str:
     """A name in a header as a path in the archive: it is relative to the header's own folder."""
     return record_id[: record_id.rfind("/") + 1] + name
 
@@ -181,7 +181,7 @@ def _of_signals(record_id: str, header: Header, start: int, n: int | None, read:
         return {"status": str(Status.TOO_SHORT), "status_detail": "the record has no samples", "files": []}
     if not header.segments:
         return {"status": str(Status.OK), "files": _files(record_id, header)}
-    ids = [_beside(record_id, name) for name in touching(header, start, n)]
+    ids = [beside(record_id, name) for name in touching(header, start, n)]
     files, text, error = list[str](), [str(read.texts[record_id])], None
     for i in ids:
         segment, its_text = read.headers[i], read.texts[i]
@@ -212,13 +212,13 @@ def touching(header: Header, start: int, n: int | None) -> list[str]:
 
 
 def _files(record_id: str, header: Header) -> list[str]:
-    return list(dict.fromkeys(_utf8(_beside(record_id, s.file)) for s in header.signals if s.file != NO_FILE))
+    return list(dict.fromkeys(_utf8(beside(record_id, s.file)) for s in header.signals if s.file != NO_FILE))
 
 
 def _leads(record_id: str, header: Header, read: _Read) -> list[str]:
     """The signals' names; a multi-segment record's are those of its first segment: its layout, if it has one."""
     first = next((s.name for s in header.segments if s.name != NO_FILE), None)
-    told = header if first is None else read.headers[_beside(record_id, first)]
+    told = header if first is None else read.headers[beside(record_id, first)]
     return [_utf8(s.name) for s in told.signals] if isinstance(told, Header) else []
 
 
@@ -243,7 +243,7 @@ def _first_file(header: Header) -> str | None:
 def _sizes(archive: str, headers: Mapping[str, Parsed]) -> dict[str, int | StorageError]:
     """Bytes of the first signal file of each record whose header does not say how long it is."""
     unknown = {
-        i: _beside(i, file)
+        i: beside(i, file)
         for i, h in headers.items()
         if isinstance(h, Header) and not h.n_samples and (file := _first_file(h))
     }

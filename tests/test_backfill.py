@@ -103,7 +103,8 @@ def test_what_the_run_wrote_down(job, scored):
     assert told["model"]["weights_sha256"] == card.weights_sha256
     assert told["preprocess_fingerprint"] == card.preprocess_fingerprint
     assert told["settings"]["bundle"] == job.bundle
-    assert set(told["computed_by"]) <= {f"{b} cpu {p}" for b in ("openvino", "torch") for p in ("bfloat16", "float32")}
+    by = {" ".join(who.split()[:3]) for who in told["computed_by"]}  # a note of why it is not faster may follow
+    assert by <= {f"{b} cpu {p}" for b in ("openvino", "torch") for p in ("bfloat16", "float32")}
 
 
 def test_a_second_run_finds_nothing_to_do(job, scored, capsys):

@@ -1,6 +1,7 @@
 """The same back-fill over S3: archive, manifest, bundle and output in a bucket, and storage that fails."""
 
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -14,6 +15,7 @@ from anyecg_ray import cluster, storage
 from anyecg_ray.backfill import Backfill, backfill
 from anyecg_ray.cli import main
 from anyecg_ray.manifest import Manifest, manifest
+from anyecg_ray.pack import Pack, pack
 from anyecg_ray.weights import Init, init
 
 AWS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"}
@@ -92,6 +94,59 @@ def test_a_span_reads_only_its_own_bytes(data, bucket, proxy):
         size = (data / "mitdb" / "records" / name).stat().st_size
         # every byte once, whatever the number of spans; windows that do not fill ten seconds are not asked for
         assert 0.9 * size < sent <= size
+
+
+def test_packs_give_the_same_rows_with_few_requests(folder, bucket, proxy):
+    upload(folder, bucket + "/archive")
+    storage.remove(bucket + "/archive/copy0/00003_hr.dat")
+    plain = settings(bucket, bucket + "/archive")
+    pack(Pack(manifest=plain.manifest, out=bucket + "/packed"))
+    packed = plain.model_copy(update={"manifest": bucket + "/packed/manifest.parquet", "out": bucket + "/o"})
+    counts, n = [], []
+    for job in (plain, packed):
+        proxy.requests.clear()
+        counts.append(backfill(job))
+        n.append(sum(bool(re.match(r"GET .*\.(dat|mat|arrow)", request)) for request in proxy.requests))
+    assert counts[0] == counts[1]
+    assert counts[0]["missing_signal"] == 1
+    pd.testing.assert_frame_equal(table(plain.out), table(packed.out))
+    assert n[0] >= 40 > 5 >= n[1] > 0
+
+
+def test_a_span_of_a_packed_record_reads_only_its_own_bytes(data, bucket, proxy):
+    upload(data / "mitdb" / "records", bucket + "/archive")
+    job = settings(bucket, bucket + "/archive")
+    pack(Pack(manifest=job.manifest, out=bucket + "/packed"))
+    proxy.sent.clear()
+    backfill(job.model_copy(update={"manifest": bucket + "/packed/manifest.parquet"}))
+    sent = sum(n for path, n in proxy.sent.items() if path.endswith(".arrow"))
+    size = sum(file.stat().st_size for file in (data / "mitdb" / "records").glob("*.dat"))
+    assert 0.9 * size < sent <= size + (8 << 10)  # and what lies between two objects
+
+
+def test_objects_that_could_not_be_packed_are_packed_by_the_next_run(folder, bucket, proxy, capsys):
+    upload(folder, bucket + "/archive")
+    job = settings(bucket, bucket + "/archive")
+    flags = ["pack", "--manifest", job.manifest, "--out", bucket + "/packed"]
+    proxy.fail("/copy0/00003_hr.dat")
+    assert main(flags) == 1
+    assert "1 signal files could not be read" in capsys.readouterr().err
+    packed = job.model_copy(update={"manifest": bucket + "/packed/manifest.parquet"})
+    assert backfill(packed)["transient"] == 1
+    proxy.faults.clear()
+    assert main(flags) == 0
+    assert backfill(packed)["transient"] == 0
+
+
+def test_packs_that_may_not_be_written(folder, bucket, proxy, capsys):
+    upload(folder, bucket + "/archive")
+    job = settings(bucket, bucket + "/archive")
+    proxy.fail("/packed/packs/", status=403, method="PUT")
+    proxy.fail("/packed/packs/", status=403, method="POST")
+    assert main(["pack", "--manifest", job.manifest, "--out", bucket + "/packed"]) == 2
+    error = capsys.readouterr().err
+    assert f"cannot write to {bucket}/packed/packs/" in error
+    assert error.count("\n") == 1
 
 
 def test_a_missing_object_is_a_row(folder, bucket):

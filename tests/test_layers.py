@@ -34,6 +34,7 @@ ON_RAY = {
     "replicas",
     "hosting",
     "manifest",
+    "pack",
 }
 ON_TORCH = {
     "net1d",

@@ -70,7 +70,8 @@ def test_a_request_larger_than_a_batch_is_a_batch_of_its_own():
         return network.batches, await ask(made, 1, 9)
 
     batches, answer = asyncio.run(run())
-    assert batches == [9] and len(answer.logits) == 9
+    assert batches == [9]
+    assert len(answer.logits) == 9
 
 
 def test_a_sender_who_goes_away_takes_nobody_along():
@@ -87,7 +88,8 @@ def test_a_sender_who_goes_away_takes_nobody_along():
         return network.batches, await stays
 
     batches, answer = asyncio.run(run())
-    assert batches == [1, 1] and answer.logits.tolist() == [[3]]
+    assert batches == [1, 1]
+    assert answer.logits.tolist() == [[3]]
 
 
 def test_a_batch_that_fails_is_told_to_its_senders_and_to_nobody_else():
