@@ -1,8 +1,8 @@
 """Measure the endpoint as a stranger would: `anyecg serve` as its own process, loaded on loopback by `hey`.
 
-One request is a WFDB record of one lead, ten seconds by default, which is one window, so that requests a second compare
-with the model's windows a second. hey (https://github.com/rakyll/hey, `apt install hey`) tells of each request when it began, how long it took
-and how it was answered; what is said here is computed from that.
+One request is a WFDB record of one lead, ten seconds by default, which is one window, so that requests a second
+compare with the model's windows a second. hey (https://github.com/rakyll/hey, `apt install hey`) tells of each request
+when it began, how long it took and how it was answered; what is said here is computed from that.
 """
 
 import csv
