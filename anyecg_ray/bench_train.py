@@ -1,4 +1,4 @@
-"""Measure training through Ray against a bare loop: the same network and windows, which the bare loop has in memory."""
+"""Measure training through Ray against a bare loop: the same trainer and windows, which the bare loop has in memory."""
 
 import json
 from dataclasses import replace
@@ -23,29 +23,68 @@ LEARNING = Learning(epochs=6, patience=6)
 
 
 def measured(folder: Path, encounters: int, preset: str) -> dict[str, Any]:
-    """Windows per second of both, the bare loop before and after, validation left out.
+    """Windows per second of both, validation left out.
 
-    The best epoch of each is compared, as timeit does: what else runs on the machine only ever slows an epoch. The
-    medians stand beside it.
+    In the worker itself an epoch of the bare loop follows each epoch through Ray, so that what else the machine does
+    weighs on both alike: `over_bare` compares the medians of these. The bare loop also runs by itself, before and
+    after, when no process of Ray's is there: `over_alone` compares with that, and so counts what Ray's idle
+    processes take.
     """
     store = _store(folder, encounters)
     job = Train(segments=store, out=str(folder / "trained"), preset=preset, learning=LEARNING)  # type: ignore[arg-type]
-    rows = list(segments.batches(store, "train"))
-    x = np.concatenate([segments.windows(r, len(LEADS)) for r in rows])
-    y = np.concatenate([segments.labels(r, KEYS) for r in rows])
-    bare = _bare(x, y, job)
-    train(job)
-    bare += _bare(x, y, job)
+    bare = _Bare(job, str(folder / "bare"))
+    alone = [bare.epoch() for _ in range(LEARNING.epochs)]
+    train(job, between=bare)
+    alone += [bare.epoch() for _ in range(LEARNING.epochs)]
     epochs = json.loads((folder / "trained" / "training" / "tensorboard" / board.EPOCHS).read_text())
-    through = [e["samples_per_s"] for e in epochs[1:]]
+    through = [e["samples_per_s"] for e in epochs]
+    between = [float(line) for line in (folder / "bare").read_text().splitlines()]
+    # of each the first warms up
+    ray, beside = float(np.median(through[1:])), float(np.median(between[1:]))
+    by_itself = float(np.median([*alone[1 : LEARNING.epochs], *alone[LEARNING.epochs + 1 :]]))
     return {
-        "train_windows": len(x),
-        "train_ray_windows_per_s": max(through),
-        "train_bare_windows_per_s": max(bare),
-        "train_ray_median_windows_per_s": float(np.median(through)),
-        "train_bare_median_windows_per_s": float(np.median(bare)),
-        "train_ray_over_bare": max(through) / max(bare),
+        "train_ray_windows_per_s": ray,
+        "train_bare_windows_per_s": beside,
+        "train_alone_windows_per_s": by_itself,
+        "train_ray_over_bare": ray / beside,
+        "train_ray_over_alone": ray / by_itself,
+        "train_ray_epochs": through,
+        "train_bare_epochs": between,
     }
+
+
+class _Bare:
+    """The bare loop: called, it goes through one epoch in the worker that calls it and notes its rate in a file."""
+
+    def __init__(self, job: Train, notes: str) -> None:
+        self._job, self._notes = job, notes
+        self._made: tuple[Trainer, np.ndarray, np.ndarray] | None = None
+
+    def __call__(self) -> None:
+        rate = self.epoch()
+        with open(self._notes, "a") as file:
+            file.write(f"{rate}\n")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_job": self._job, "_notes": self._notes, "_made": None}
+
+    def epoch(self) -> float:
+        """Windows per second of one."""
+        self._made = self._made or self._make()
+        loop, x, y = self._made
+        done = loop.epoch(0, in_memory(x, y, LEARNING.batch, 0))
+        return done.samples / done.seconds
+
+    def _make(self) -> tuple[Trainer, np.ndarray, np.ndarray]:
+        rows = list(segments.batches(self._job.segments, "train"))
+        x = np.concatenate([segments.windows(r, len(LEADS)) for r in rows])
+        y = np.concatenate([segments.labels(r, KEYS) for r in rows])
+        net = Net1D(replace(weights.PRESET_SIZES[self._job.preset], in_channels=len(LEADS)), len(KEYS))
+        optimiser = torch.optim.AdamW(net.parameters(), lr=LEARNING.lr)
+        torch.set_num_threads(cores())
+        course = optimise.schedule(optimiser, 1000, LEARNING.warmup)
+        value, weight = [False] * len(KEYS), torch.ones(len(KEYS))
+        return Trainer(net, optimiser, course, LEARNING, self._job.augment, value, weight, 500, 0), x, y
 
 
 def _store(folder: Path, encounters: int) -> str:
@@ -54,13 +93,3 @@ def _store(folder: Path, encounters: int) -> str:
     manifest(Manifest(archive=archive, dataset="mc-med", out=index, workers=0))
     prepare(Prepare(manifest=index, out=store, indicators=KEYS, leads=LEADS))
     return store
-
-
-def _bare(x: np.ndarray, y: np.ndarray, job: Train) -> list[float]:
-    net = Net1D(replace(weights.PRESET_SIZES[job.preset], in_channels=len(LEADS)), len(KEYS))
-    optimiser = torch.optim.AdamW(net.parameters(), lr=LEARNING.lr)
-    torch.set_num_threads(cores())
-    course = optimise.schedule(optimiser, 1000, LEARNING.warmup)
-    alone = Trainer(net, optimiser, course, LEARNING, job.augment, [False] * len(KEYS), torch.ones(len(KEYS)), 500, 0)
-    epochs = [alone.epoch(i, in_memory(x, y, LEARNING.batch, i)) for i in range(4)]
-    return [e.samples / e.seconds for e in epochs[1:]]  # the first warms up

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ class Job:
     augment: Augment
     head_only: bool
     seed: int
+    between: Callable[[], None] | None = None
+    """Called after each epoch, before the next one."""
 
 
 def learn(config: dict[str, Any]) -> None:
@@ -75,6 +77,8 @@ def learn(config: dict[str, Any]) -> None:
         if rank == 0:
             notes.ended.remote(told)
         _report_epoch(trainer, told, best, epoch, rank, outputs)
+        if job.between:
+            job.between()
 
 
 def _prepared(job: Job, state: dict[str, torch.Tensor], rank: int, world: int) -> Trainer:

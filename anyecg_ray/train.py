@@ -6,6 +6,7 @@ OUT/training: a worker that dies is replaced and goes on from there, and so does
 whole. The best epoch becomes the bundle, its calibration and thresholds fitted on the validation split.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -67,8 +68,11 @@ class Train(Settings):
     """The bundle's model_id; by default made of the segments' data set and the size."""
 
 
-def train(settings: Train) -> Bundle:
-    """Train, write the bundle and return it. Raises InputError for what cannot be used, JobError where it failed."""
+def train(settings: Train, between: Callable[[], None] | None = None) -> Bundle:
+    """Train, write the bundle and return it. Raises InputError for what cannot be used, JobError where it failed.
+
+    between: is called in each worker after each epoch; the benchmark measures there.
+    """
     # Ray Train gives its workers a folder of their own to run in
     settings = settings.model_copy(update={n: storage.absolute(getattr(settings, n)) for n in ("segments", "out")})
     card = _standardised(segments.read_card(settings.segments), settings.segments)
@@ -77,7 +81,7 @@ def train(settings: Train) -> Bundle:
     print(began.told, flush=True)
     name = fingerprint([settings.model_dump(exclude={"out", "workers", "cpus_per_worker", "gpu"}), card.fingerprint])
     with cluster.connected(), board.shown(storage.join(settings.out, "training"), settings.learning.epochs) as notes:
-        result = _trainer(settings, card, began, name, notes).fit()
+        result = _trainer(settings, card, began, name, notes, between).fit()
         if result.error:
             raise JobError(f"training failed: {str(result.error).splitlines()[-1]}; run the same command to go on")
         best = _best(result)
@@ -108,7 +112,9 @@ def _standardised(card: SegmentsCard, uri: str) -> SegmentsCard:
     return card.model_copy(update={"indicators": [i.model_copy(update=told.get(i.key, {})) for i in card.indicators]})
 
 
-def _trainer(settings: Train, card: SegmentsCard, began: start.Start, name: str, notes: Any) -> TorchTrainer:
+def _trainer(
+    settings: Train, card: SegmentsCard, began: start.Start, name: str, notes: Any, between: Callable[[], None] | None
+) -> TorchTrainer:
     total = ray.cluster_resources()
     gpu = settings.gpu if settings.gpu is not None else total.get("GPU", 0) >= settings.workers
     cpus = settings.cpus_per_worker or max(1, (int(total.get("CPU", 1)) - 1) // settings.workers)
@@ -123,7 +129,7 @@ def _trainer(settings: Train, card: SegmentsCard, began: start.Start, name: str,
         train_loop_config={
             "job": Job(
                 settings.segments, card, began.sizes, settings.learning, settings.augment, settings.train == "head",
-                settings.seed,
+                settings.seed, between,
             ),
             "state": ray.put(began.state), "notes": notes,
         },

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from planted import PLANTED
 
 from anyecg_ray.schema import Status
 
@@ -96,7 +97,7 @@ def copy_good(data: Path, folder: Path, times: int) -> int:
     names = [f"{i:05d}_hr" for i in _GOOD]
     source = data / "ptbxl-500" / "records500" / "00000"
     for copy in range(times):
-        target = folder / f"copy{copy}"
+        target = folder / f"{PLANTED}{copy:04d}"
         target.mkdir(parents=True)
         for name in names:
             for suffix in (".hea", ".dat"):

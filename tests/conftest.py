@@ -3,17 +3,28 @@
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from planted import naming
 
 if TYPE_CHECKING:
     from postgres_server import Server
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_log_names_a_patient() -> Iterator[None]:
+    """The logs of every Ray that the tests start, searched at the end for the identifiers planted in their archives."""
+    began = time.time()
+    yield
+    sessions = [p for p in Path("/tmp/ray").glob("session_2*") if p.stat().st_mtime >= began]
+    assert not (sessions and naming(sessions))
 
 
 @pytest.fixture(scope="session")

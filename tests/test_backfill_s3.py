@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from bad_records import copy_good
 from faulty_s3 import FaultyS3
+from planted import PLANTED
 
 from anyecg_ray import cluster, storage
 from anyecg_ray.backfill import Backfill, backfill
@@ -17,6 +18,8 @@ from anyecg_ray.cli import main
 from anyecg_ray.manifest import Manifest, manifest
 from anyecg_ray.pack import Pack, pack
 from anyecg_ray.weights import Init, init
+
+FIRST = f"{PLANTED}0000"
 
 AWS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"}
 
@@ -98,7 +101,7 @@ def test_a_span_reads_only_its_own_bytes(data, bucket, proxy):
 
 def test_packs_give_the_same_rows_with_few_requests(folder, bucket, proxy):
     upload(folder, bucket + "/archive")
-    storage.remove(bucket + "/archive/copy0/00003_hr.dat")
+    storage.remove(bucket + f"/archive/{FIRST}/00003_hr.dat")
     plain = settings(bucket, bucket + "/archive")
     pack(Pack(manifest=plain.manifest, out=bucket + "/packed"))
     packed = plain.model_copy(update={"manifest": bucket + "/packed/manifest.parquet", "out": bucket + "/o"})
@@ -124,11 +127,12 @@ def test_a_span_of_a_packed_record_reads_only_its_own_bytes(data, bucket, proxy)
     assert 0.9 * size < sent <= size + (8 << 10)  # and what lies between two objects
 
 
+@pytest.mark.slow
 def test_objects_that_could_not_be_packed_are_packed_by_the_next_run(folder, bucket, proxy, capsys):
     upload(folder, bucket + "/archive")
     job = settings(bucket, bucket + "/archive")
     flags = ["pack", "--manifest", job.manifest, "--out", bucket + "/packed"]
-    proxy.fail("/copy0/00003_hr.dat")
+    proxy.fail(f"/{FIRST}/00003_hr.dat")
     assert main(flags) == 1
     assert "1 signal files could not be read" in capsys.readouterr().err
     packed = job.model_copy(update={"manifest": bucket + "/packed/manifest.parquet"})
@@ -151,25 +155,25 @@ def test_packs_that_may_not_be_written(folder, bucket, proxy, capsys):
 
 def test_a_missing_object_is_a_row(folder, bucket):
     upload(folder, bucket + "/archive")
-    storage.remove(bucket + "/archive/copy0/00003_hr.dat")
+    storage.remove(bucket + f"/archive/{FIRST}/00003_hr.dat")
     job = settings(bucket, bucket + "/archive")
     counts = backfill(job)
     assert counts["missing_signal"] == 1
     rows = table(job.out)
-    assert set(rows[rows.status == "missing_signal"].record_id) == {"copy0/00003_hr"}
+    assert set(rows[rows.status == "missing_signal"].record_id) == {f"{FIRST}/00003_hr"}
 
 
 def test_a_503_that_passes_leaves_no_trace(folder, bucket, proxy):
     upload(folder, bucket + "/archive")
     job = settings(bucket, bucket + "/archive")
-    proxy.fail("/copy0/00003_hr.dat", times=2)
+    proxy.fail(f"/{FIRST}/00003_hr.dat", times=2)
     assert backfill(job)["transient"] == 0
 
 
 def test_a_503_that_stays_is_tried_again_by_the_next_run(folder, bucket, proxy, capsys):
     upload(folder, bucket + "/archive")
     job = settings(bucket, bucket + "/archive").model_copy(update={"shard_spans": 20})
-    proxy.fail("/copy0/00003_hr.dat")
+    proxy.fail(f"/{FIRST}/00003_hr.dat")
     first = backfill(job)
     assert first["transient"] == 1
     proxy.faults.clear()

@@ -7,6 +7,7 @@ from pathlib import Path
 import private_ray
 import pyarrow.dataset
 import pytest
+from planted import naming
 from ray.job_submission import JobStatus
 
 from anyecg_ray.cli import main
@@ -32,6 +33,12 @@ def spans(folder: Path) -> int:
     return pyarrow.dataset.dataset(folder / "manifest.parquet").count_rows()
 
 
+def people(folder: Path) -> set[str]:
+    """Patients and visits of the archive."""
+    rows = pyarrow.dataset.dataset(folder / "manifest.parquet").to_table(columns=["patient_id", "encounter_id"])
+    return {name for column in rows.columns for name in column.to_pylist()}
+
+
 def scored(folder: Path) -> Counter:
     """How often each span was written."""
     staging = pyarrow.dataset.dataset(folder / "estimates" / "staging")
@@ -53,6 +60,7 @@ def test_a_job_goes_on_when_a_node_is_lost(folder):
         before = staged(folder)
         cluster.await_status(job, JobStatus.SUCCEEDED)
         until(lambda: len(cluster.alive()) == 2)
+        assert not naming([cluster.folder], people(folder))
     found = scored(folder)
     assert len(found) == spans(folder)
     assert set(found.values()) == {1}
@@ -74,6 +82,7 @@ def test_nodes_come_for_a_job_and_go_after_it(folder):
         until(lambda: len(cluster.alive()) > 1)
         cluster.await_status(job, JobStatus.SUCCEEDED)
         until(lambda: len(cluster.alive()) == 1)
+        assert not naming([cluster.folder], people(folder))
     assert set(scored(folder).values()) == {1}
     assert len(scored(folder)) == spans(folder)
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from bad_records import beats, copy_good, write, write_broken
+from planted import PLANTED
 
 from anyecg_ray import pack_file
 from anyecg_ray.backfill import Backfill, backfill
@@ -113,7 +114,7 @@ def test_every_byte_is_there_and_any_arrow_reader_finds_it(archive, packed):
         for path, content in zip(table["path"].to_pylist(), table["bytes"].to_pylist(), strict=True):
             seen[path] += 1
             assert content == (archive / path).read_bytes(), path
-    assert {n for path, n in seen.items() if path.startswith(("copy", "mitdb"))} == {1}
+    assert {n for path, n in seen.items() if path.startswith((PLANTED, "mitdb"))} == {1}
     assert len(packs) * 4 < len(seen)
 
 
@@ -159,6 +160,7 @@ def test_a_manifest_that_grew_adds_packs(data, tmp_path, bundle, capsys):
     )
 
 
+@pytest.mark.slow
 def test_killed_and_run_again(data, tmp_path, bundle):
     copy_good(data, tmp_path / "archive", 30)
     manifest(Manifest(archive=str(tmp_path / "archive"), out=str(tmp_path / "m.parquet"), workers=0))
@@ -191,7 +193,7 @@ def test_an_unreadable_file_waits_for_the_next_run(data, tmp_path, bundle):
     copy_good(data, tmp_path / "archive", 1)
     manifest(Manifest(archive=str(tmp_path / "archive"), out=str(tmp_path / "m.parquet"), workers=0))
     job = Pack(manifest=str(tmp_path / "m.parquet"), out=str(tmp_path / "packed"))
-    file = tmp_path / "archive" / "copy0" / "00003_hr.dat"
+    file = tmp_path / "archive" / f"{PLANTED}0000" / "00003_hr.dat"
     content = file.read_bytes()
     file.unlink()
     file.symlink_to("/proc/1/mem")  # which not even root reads without more ado

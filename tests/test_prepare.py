@@ -284,6 +284,7 @@ def test_mimic_iv_ecg_with_the_laboratory_of_its_hospital(archive: Path, tmp_pat
 LABEL = segments.label("potassium_high")
 
 
+@pytest.mark.slow
 def test_on_s3_from_archive_to_bundle(archive: Path, s3: str) -> None:
     """Manifest, segments, checkpoints and bundle in a bucket, and the same windows as on disk."""
     fs = storage.filesystem(s3)[0]
