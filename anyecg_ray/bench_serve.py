@@ -31,8 +31,8 @@ from anyecg_ray.record import Record
 START_S = 180.0
 """For so long the endpoint may start."""
 
-OVERLOAD = 4
-"""Times as many connections as the endpoint takes requests on at a time."""
+OVERLOAD, SENDERS = 3, 512
+"""Times as many requests a second as it answered at its best, from so many senders: it takes 128 on at a time."""
 
 KILL_AFTER = 0.3
 """Share of its run after which a model's process is killed."""
@@ -85,9 +85,9 @@ def measured(
         figures: dict[str, Any] = {f"connections_{n}": _told(load.run(server, n, seconds)) for n in connections}
         if soak_minutes:
             figures["soak"] = _soak(load, server, soak_minutes)
-        figures["overload"] = _overload(load, server, OVERLOAD * 128, seconds)
+        best = max(figures[f"connections_{n}"]["requests_per_s"] for n in connections)
+        figures["overload"] = _overload(load, server, OVERLOAD * best, seconds)
         figures["killed"] = _killed(load, server, seconds)
-    best = max(figures[f"connections_{n}"]["requests_per_s"] for n in connections)
     figures["serve_windows_per_s"] = best * (ecg_seconds // 10)
     return figures
 
@@ -108,9 +108,10 @@ class _Load:
         self._body, self._type = folder / "body", request.headers["Content-Type"]
         self._body.write_bytes(request.body)
 
-    def start(self, server: Server, connections: int, seconds: float) -> subprocess.Popen[str]:
-        """Load the endpoint for so long; the requests come out of finished()."""
+    def start(self, server: Server, connections: int, seconds: float, per_second: float = 0) -> subprocess.Popen[str]:
+        """Load the endpoint for so long; the requests come out of finished(). per_second: of all; 0: no limit."""
         line = ["hey", "-z", f"{seconds:g}s", "-c", str(connections), "-t", "60", "-m", "POST", "-T", self._type]
+        line += ["-q", f"{per_second / connections:.6f}"] if per_second else []
         return subprocess.Popen(
             [*line, "-D", str(self._body), "-o", "csv", f"{server.url}/v1/estimates"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -169,9 +170,9 @@ def _soak(load: _Load, server: Server, minutes: float) -> dict[str, Any]:
     }
 
 
-def _overload(load: _Load, server: Server, connections: int, seconds: float) -> dict[str, Any]:
-    """More requests than are taken on: how fast the others are refused."""
-    found = load.run(server, connections, seconds)
+def _overload(load: _Load, server: Server, per_second: float, seconds: float) -> dict[str, Any]:
+    """More requests than can be answered: how fast the others are refused."""
+    found = finished(load.start(server, SENDERS, 2 * seconds, per_second))
     refused = [r.took for r in found if r.status in (429, 503)]
     told = {f"refused_{name}": value for name, value in _latencies(refused).items()} if refused else {}
     return {**_told(found), **told}

@@ -170,6 +170,7 @@ def test_a_503_that_passes_leaves_no_trace(folder, bucket, proxy):
     assert backfill(job)["transient"] == 0
 
 
+@pytest.mark.slow
 def test_a_503_that_stays_is_tried_again_by_the_next_run(folder, bucket, proxy, capsys):
     upload(folder, bucket + "/archive")
     job = settings(bucket, bucket + "/archive").model_copy(update={"shard_spans": 20})

@@ -71,6 +71,7 @@ def children(process, name):
     return [p for p in psutil.process_iter(["name", "cmdline"]) if name in " ".join(p.info["cmdline"] or [])]
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_model_dies(job, tmp_path):
     out, env = tmp_path / "out", os.environ | {"PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
