@@ -106,29 +106,30 @@ class _Load:
         request = requests.Request("POST", "http://localhost", files=files).prepare()
         assert isinstance(request.body, bytes)
         self._body, self._type = folder / "body", request.headers["Content-Type"]
+        self._told = folder / "hey.csv"
         self._body.write_bytes(request.body)
 
-    def start(self, server: Server, connections: int, seconds: float, per_second: float = 0) -> subprocess.Popen[str]:
+    def start(self, server: Server, connections: int, seconds: float, per_second: float = 0) -> subprocess.Popen[bytes]:
         """Load the endpoint for so long; the requests come out of finished(). per_second: of all; 0: no limit."""
         line = ["hey", "-z", f"{seconds:g}s", "-c", str(connections), "-t", "60", "-m", "POST", "-T", self._type]
         line += ["-q", f"{per_second / connections:.6f}"] if per_second else []
+        told = self._told.open("w")  # a file: hey tells all at its end, more than a pipe holds
         return subprocess.Popen(
-            [*line, "-D", str(self._body), "-o", "csv", f"{server.url}/v1/estimates"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [*line, "-D", str(self._body), "-o", "csv", f"{server.url}/v1/estimates"], stdout=told, stderr=told
+        )
+
+    def finished(self, hey: subprocess.Popen[bytes]) -> list[Request]:
+        """Wait for hey and read what it tells. A request that was under way at its end is in nobody's count."""
+        hey.wait()
+        told = self._told.read_text()
+        if hey.returncode:
+            raise JobError(f"hey failed: {told.strip().splitlines()[-1] if told.strip() else hey.returncode}")
+        rows = csv.DictReader(io.StringIO(told))
+        return [Request(float(r["offset"]), float(r["response-time"]), int(r["status-code"])) for r in rows]
 
     def run(self, server: Server, connections: int, seconds: float) -> list[Request]:
         """Load the endpoint for so long."""
-        return finished(self.start(server, connections, seconds))
-
-
-def finished(hey: subprocess.Popen[str]) -> list[Request]:
-    """Wait for hey and read what it tells. A request that was under way at its end is in nobody's count."""
-    out, said = hey.communicate()
-    if hey.returncode:
-        raise JobError(f"hey failed: {said.strip().splitlines()[-1] if said.strip() else hey.returncode}")
-    rows = csv.DictReader(io.StringIO(out))
-    return [Request(float(r["offset"]), float(r["response-time"]), int(r["status-code"])) for r in rows]
+        return self.finished(self.start(server, connections, seconds))
 
 
 def _told(found: list[Request]) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def _soak(load: _Load, server: Server, minutes: float) -> dict[str, Any]:
             hey.wait(timeout=1)
         except subprocess.TimeoutExpired:
             continue
-    found = finished(hey)
+    found = load.finished(hey)
     fifth = max(1, len(memory) // 5)
     told = _told(found)
     return {
@@ -172,7 +173,7 @@ def _soak(load: _Load, server: Server, minutes: float) -> dict[str, Any]:
 
 def _overload(load: _Load, server: Server, per_second: float, seconds: float) -> dict[str, Any]:
     """More requests than can be answered: how fast the others are refused."""
-    found = finished(load.start(server, SENDERS, 2 * seconds, per_second))
+    found = load.finished(load.start(server, SENDERS, 2 * seconds, per_second))
     refused = [r.took for r in found if r.status in (429, 503)]
     told = {f"refused_{name}": value for name, value in _latencies(refused).items()} if refused else {}
     return {**_told(found), **told}
@@ -184,7 +185,7 @@ def _killed(load: _Load, server: Server, seconds: float) -> dict[str, Any]:
     time.sleep(KILL_AFTER * 2 * seconds)
     (model,) = [p for p in server.process.children(recursive=True) if "ServeReplica:anyecg:model-" in _name(p)]
     model.send_signal(signal.SIGKILL)
-    found = finished(hey)
+    found = load.finished(hey)
     ends = np.sort([r.began + r.took for r in found if r.status == 200])
     return {**_told(found), "recovered_after_s": float(np.diff(ends).max())}
 
