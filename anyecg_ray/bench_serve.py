@@ -81,6 +81,7 @@ def measured(
         raise InputError("bench serve loads the endpoint with hey, which is not here; apt install hey, or brew")
     load = _Load(folder, record, ecg_seconds)
     with _served(bundle, folder) as server:
+        windows = load.windows(server)
         load.run(server, 8, 5)  # warms up
         figures: dict[str, Any] = {f"connections_{n}": _told(load.run(server, n, seconds)) for n in connections}
         if soak_minutes:
@@ -88,7 +89,7 @@ def measured(
         best = max(figures[f"connections_{n}"]["requests_per_s"] for n in connections)
         figures["overload"] = _overload(load, server, OVERLOAD * best, seconds)
         figures["killed"] = _killed(load, server, seconds)
-    figures["serve_windows_per_s"] = best * (ecg_seconds // 10)
+    figures |= {"windows_of_a_request": windows, "serve_windows_per_s": best * windows}
     return figures
 
 
@@ -108,6 +109,16 @@ class _Load:
         self._body, self._type = folder / "body", request.headers["Content-Type"]
         self._told = folder / "hey.csv"
         self._body.write_bytes(request.body)
+
+    def windows(self, server: Server) -> int:
+        """Windows of one request that the model reads. Raises InputError where there are none."""
+        headers = {"Content-Type": self._type}
+        got = requests.post(f"{server.url}/v1/estimates", data=self._body.read_bytes(), headers=headers, timeout=60)
+        if not got.ok or not got.json()["n_windows"]:
+            raise InputError(
+                f"the first ECG of the archive cannot be scored ({got.text[:200]}); give another --archive"
+            )
+        return int(got.json()["n_windows"])
 
     def start(self, server: Server, connections: int, seconds: float, per_second: float = 0) -> subprocess.Popen[bytes]:
         """Load the endpoint for so long; the requests come out of finished(). per_second: of all; 0: no limit."""
