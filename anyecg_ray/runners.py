@@ -91,7 +91,8 @@ class OnOpenVINO:
     def __call__(self, windows: np.ndarray) -> np.ndarray:
         """(n, …) float32, as the graph gives it."""
         out = np.empty((len(windows), *self._out), np.float32)
-        full = len(windows) - len(windows) % CPU_BATCH if len(windows) >= CPU_BATCH * self._threads else 0
+        # whole rounds only: a round in which one core has no batch leaves it idle
+        full = len(windows) - len(windows) % (CPU_BATCH * self._threads)
         if full:
             self._run_full(windows[:full], out)
         if full < len(windows):
