@@ -5,7 +5,7 @@ from typing import Any
 
 from anyecg_ray import storage
 from anyecg_ray.manifest import read_rows
-from anyecg_ray.pack import Pack, pack
+from anyecg_ray.pack import MANIFEST, Pack, pack
 from anyecg_ray.predict import Source, fetch
 
 SPANS = 256
@@ -18,7 +18,7 @@ def measured(source: Source, out: str, rate: Callable[[Callable[[], int]], float
     rate: calls what does some things and says how many, again and again; returns things per second.
     """
     pack(Pack(manifest=source.manifest, archive=source.archive, out=out))
-    packed = Source(storage.join(out, "manifest.parquet"), out, source.recipe)
+    packed = Source(storage.join(out, MANIFEST), out, source.recipe)
 
     def fetching(of: Source) -> float:
         rows = read_rows(of.manifest, 0, 0, SPANS)

@@ -27,6 +27,7 @@ import wfdb
 
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.record import Record
+from anyecg_ray.sampling import all_mb
 
 START_S = 180.0
 """For so long the endpoint may start."""
@@ -51,11 +52,6 @@ class Server(NamedTuple):
 
     url: str
     process: psutil.Process
-
-    def all_mb(self) -> float:
-        """Memory of it and of everything below it, what they share counted in each."""
-        found = [self.process, *self.process.children(recursive=True)]
-        return sum(p.memory_info().rss for p in found if p.is_running()) / 1e6
 
     def answered(self) -> int:
         """Requests that the endpoint itself has counted as estimated."""
@@ -165,7 +161,7 @@ def _soak(load: _Load, server: Server, minutes: float) -> dict[str, Any]:
     before, memory = server.answered(), []
     hey = load.start(server, 32, 60 * minutes)
     while hey.poll() is None:
-        memory.append(server.all_mb())
+        memory.append(all_mb(server.process))
         try:
             hey.wait(timeout=1)
         except subprocess.TimeoutExpired:

@@ -47,9 +47,13 @@ def _sample(found: Sampled, stop: threading.Event) -> None:
     while not stop.is_set():
         time.sleep(EVERY_S)
         found.cpu.append(psutil.cpu_percent() / 100)
-        mine = me.memory_info().rss / 1e6
-        found.driver_mb = max(found.driver_mb, mine)
-        found.all_mb = max(found.all_mb, mine + sum(_resident_mb(child) for child in me.children(recursive=True)))
+        found.driver_mb = max(found.driver_mb, _resident_mb(me))
+        found.all_mb = max(found.all_mb, all_mb(me))
+
+
+def all_mb(process: psutil.Process) -> float:
+    """Resident memory of a process and of all that it started; what they share counts once for each."""
+    return sum(_resident_mb(p) for p in [process, *process.children(recursive=True)])
 
 
 def _resident_mb(process: psutil.Process) -> float:

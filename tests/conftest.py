@@ -13,6 +13,7 @@ import pytest
 from planted import naming
 
 if TYPE_CHECKING:
+    from page_server import Server as Page
     from postgres_server import Server
 
 ROOT = Path(__file__).parent.parent
@@ -119,6 +120,27 @@ def browser() -> Iterator[object]:
     from browser import chromium
 
     with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page_server() -> "Iterator[Page]":
+    """The endpoint's own app with given outputs of the network, for a module's tests of the page."""
+    from page_server import serving
+
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: object, page_server: "Page") -> Iterator[object]:
+    """The page, opened on a server that is not busy and has been asked nothing."""
+    from browser import visiting
+
+    page_server.busy = False
+    page_server.asked.clear()
+    with visiting(browser, page_server.url) as found:
+        found.goto(page_server.url)
         yield found
 
 

@@ -34,21 +34,6 @@ NAMES = {
 CHANCES = {key: 1 / (1 + math.exp(-out[0])) for key, (out, _) in INDICATORS.items() if len(out) == 1}
 
 
-@pytest.fixture(scope="module")
-def server():
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser, server):
-    server.busy = False
-    server.asked.clear()
-    with visiting(browser, server.url) as found:
-        found.goto(server.url)
-        yield found
-
-
 @pytest.fixture
 def scored(page):
     use_example(page)
@@ -63,11 +48,11 @@ def cells(page, key):
     return [" ".join(cell.inner_text().split()) for cell in told]
 
 
-def test_it_loads_from_its_own_server_alone_and_without_a_word_in_the_console(browser, server):
+def test_it_loads_from_its_own_server_alone_and_without_a_word_in_the_console(browser, page_server):
     answers = []
-    with visiting(browser, server.url) as page:
-        page.on("response", lambda answer: answers.append((answer.url.removeprefix(server.url), answer.status)))
-        page.goto(server.url)
+    with visiting(browser, page_server.url) as page:
+        page.on("response", lambda answer: answers.append((answer.url.removeprefix(page_server.url), answer.status)))
+        page.goto(page_server.url)
         expect(page.get_by_label("Model")).to_have_value("emergency-labs@3")
     files = ["/", "/static/page.css", "/static/page.js", "/static/strip.js", "/static/words.js", "/v1/models"]
     assert sorted(path for path, _ in answers) == files
@@ -77,8 +62,8 @@ def test_it_loads_from_its_own_server_alone_and_without_a_word_in_the_console(br
 # ---- the table
 
 
-def test_the_example_is_one_click_away(scored, server):
-    assert server.asked == ["emergency-labs"]
+def test_the_example_is_one_click_away(scored, page_server):
+    assert page_server.asked == ["emergency-labs"]
     told = "9 indicators estimated from 2 of 3 windows of 10 s; 3 flagged."
     expect(scored.locator("#status")).to_have_text(told)
     expect(scored.get_by_text("not a measurement, not for diagnosis")).to_be_visible()
@@ -141,7 +126,7 @@ def test_a_value_has_its_unit_and_interval(scored, key, unit, half):
     assert [float(v) for v in found.groups()] == pytest.approx([value, value - spread, value + spread], abs=1.1 * half)
 
 
-def test_a_model_of_random_weights_is_told_to_be_one(scored, server):
+def test_a_model_of_random_weights_is_told_to_be_one(scored, page_server):
     warning = scored.get_by_text("This model has not been trained")
     expect(warning).to_be_hidden()
     scored.get_by_label("Model").select_option(index=1)
@@ -150,7 +135,7 @@ def test_a_model_of_random_weights_is_told_to_be_one(scored, server):
         scored.get_by_text("It reads all twelve leads, 10 seconds at a time, and estimates 1 indicator.")
     ).to_be_visible()
     expect(scored.locator("#status")).to_contain_text("1 indicator estimated")
-    assert server.asked[0] == "emergency-labs" != server.asked[-1]
+    assert page_server.asked[0] == "emergency-labs" != page_server.asked[-1]
 
 
 def test_a_key_is_asked_for_and_kept_nowhere(browser):

@@ -3,7 +3,6 @@
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import CUT_OFF, WIDTHS, visiting
-from page_server import serving
 from playwright.sync_api import expect
 
 FOCUSABLE = """() => {
@@ -22,16 +21,10 @@ SAID = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def server():
-    with serving() as found:
-        yield found
-
-
 @pytest.fixture(params=WIDTHS)
-def page(browser, server, request):
-    with visiting(browser, server.url, request.param) as found:
-        found.goto(server.url)
+def page(browser, page_server, request):
+    with visiting(browser, page_server.url, request.param) as found:
+        found.goto(page_server.url)
         expect(found.get_by_label("Model")).to_be_visible()
         yield found
 

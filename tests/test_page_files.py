@@ -1,28 +1,11 @@
 """Files that a person gives to the page: a record, a CSV, and all that can be wrong with them or with the server."""
 
 import pytest
-from browser import visiting
-from page_server import serving
 from page_steps import RECORD, choose, csv, drop, heading, use_example
 from playwright.sync_api import expect
 
 from anyecg_ray import example
 from anyecg_ray.leads import TWELVE_LEADS
-
-
-@pytest.fixture(scope="module")
-def server():
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser, server):
-    server.busy = False
-    server.asked.clear()
-    with visiting(browser, server.url) as found:
-        found.goto(server.url)
-        yield found
 
 
 @pytest.mark.parametrize("give", [choose, drop])
@@ -33,21 +16,21 @@ def test_a_record_is_chosen_or_dropped(page, give):
     expect(page.get_by_role("row").filter(has_text="Potassium: high")).to_contain_text("83%")
 
 
-def test_the_same_file_can_be_chosen_again(page, server):
+def test_the_same_file_can_be_chosen_again(page, page_server):
     for n in (1, 2):
         choose(page, RECORD)
         expect(heading(page)).to_have_text("Estimates from example")
-        assert len(server.asked) == n
+        assert len(page_server.asked) == n
 
 
-def test_a_csv_without_a_rate_asks_for_it(page, server):
+def test_a_csv_without_a_rate_asks_for_it(page, page_server):
     choose(page, [("holter.csv", csv(["II"], 1000 * example.signals()[1, :, None]))])
     expect(page.get_by_text("holter.csv: a CSV does not say how fast it was sampled")).to_be_visible()
     rate = page.get_by_label("Samples per second")
     expect(rate).to_be_focused()
     page.get_by_role("button", name="Estimate", exact=True).click()
     assert rate.evaluate("e => e.validity.valueMissing")
-    assert server.asked == []
+    assert page_server.asked == []
     rate.fill("250")
     page.get_by_label("Unit of the samples").select_option("µV")
     page.get_by_role("button", name="Estimate", exact=True).click()
@@ -112,7 +95,7 @@ def test_a_csv_that_will_not_do_is_told_plainly(page, raw, what):
     expect(page.get_by_role("alert").locator("strong")).to_have_text(what)
 
 
-def test_an_ecg_with_nothing_usable_is_shown_and_not_scored(page, server):
+def test_an_ecg_with_nothing_usable_is_shown_and_not_scored(page, page_server):
     choose(page, [("flat.csv", csv(["II"], [[0.0]] * 5000))])
     page.get_by_label("Samples per second").fill("500")
     page.keyboard.press("Enter")
@@ -122,11 +105,11 @@ def test_an_ecg_with_nothing_usable_is_shown_and_not_scored(page, server):
     expect(page.get_by_role("img")).to_be_visible()
     expect(page.get_by_role("table")).to_be_hidden()
     assert page.get_by_role("listitem").all_inner_texts()[0] == "No window could be used."
-    assert server.asked == []
+    assert page_server.asked == []
 
 
-def test_a_busy_server_is_told_and_asked_again(page, server):
-    server.busy = True
+def test_a_busy_server_is_told_and_asked_again(page, page_server):
+    page_server.busy = True
     page.get_by_role("button", name="Use the example").click()
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("The server has more to do than it takes on.")
@@ -135,7 +118,7 @@ def test_a_busy_server_is_told_and_asked_again(page, server):
     with page.expect_response("**/v1/estimates*"):
         again.click()
     expect(again).to_be_focused()
-    server.busy = False
+    page_server.busy = False
     again.click()
     expect(heading(page)).to_be_visible()
     expect(alert).to_be_empty()
