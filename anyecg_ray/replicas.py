@@ -1,29 +1,26 @@
-"""What lies behind the endpoint's door: copies of each model, the keeper of the counts, and who asks them."""
+"""What lies behind the endpoint's door: copies of each model, and the keeper of the counts."""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import ray
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
-from ray.serve.handle import DeploymentHandle
 
 from anyecg_ray import telemetry
 from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.config import InputError
 from anyecg_ray.counting import Snapshot
-from anyecg_ray.estimating import Predicted
 from anyecg_ray.model import Card, load
-from anyecg_ray.problems import busy
-
-Handle = DeploymentHandle[Any]
+from anyecg_ray.waiting import Waiting, fail, next_batch
 
 WARM = 16
 """Batch sizes that a model reads once before its first request: OpenVINO compiles something for each."""
+
+
+Outputs = tuple[np.ndarray | None, Card]
+"""Logits, (windows, columns) float32, or None where the preprocessing was not the model's; whose they are."""
 
 
 class Answered(NamedTuple):
@@ -32,15 +29,6 @@ class Answered(NamedTuple):
     logits: np.ndarray | None
     card: str | None
     """As JSON, where it is not the one that was asked for."""
-
-
-@dataclass(eq=False)
-class Waiting:
-    """What a model's replica is asked: windows, which preprocessing made them, and who waits for the outputs."""
-
-    x: np.ndarray
-    fingerprint: str
-    answer: asyncio.Future[tuple[np.ndarray | None, Card]]
 
 
 class Model:
@@ -55,7 +43,7 @@ class Model:
         self._compute = compute
         self._held: Estimator | None = None
         self._batch_windows = batch_windows
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[Waiting[str, Outputs]] = deque()
         self._at_work: asyncio.Task[None] | None = None
 
     async def reconfigure(self, config: dict[str, str]) -> None:
@@ -74,39 +62,24 @@ class Model:
 
     async def _work(self) -> None:
         try:
-            while self._waiting:
-                batch = self._next()
+            while batch := next_batch(self._waiting, self._batch_windows):
                 try:
                     await self._predict(batch)
                 except Exception as error:  # told to those who wait; the next batch may do better
-                    for one in batch:
-                        if not one.answer.done():
-                            one.answer.set_exception(error)
+                    fail(batch, error)
         finally:
             self._at_work = None
 
-    def _next(self) -> list[Waiting]:
-        """As many as make a batch, one at least, without those whose sender has gone."""
-        batch: list[Waiting] = []
-        windows = 0
-        while self._waiting and (not batch or windows + len(self._waiting[0].x) <= self._batch_windows):
-            one = self._waiting.popleft()
-            if not one.answer.done():
-                batch.append(one)
-                windows += len(one.x)
-        return batch
-
-    async def _predict(self, batch: Sequence[Waiting]) -> None:
+    async def _predict(self, batch: Sequence[Waiting[str, Outputs]]) -> None:
         estimator = self._held
         assert estimator is not None  # reconfigure comes before the first request
-        fits = [one for one in batch if one.fingerprint == estimator.card.preprocess_fingerprint]
-        logits = await asyncio.to_thread(_timed, estimator, [one.x for one in fits]) if fits else np.empty(0)
-        at = 0
-        for one in batch:
-            n = len(one.x) if one.fingerprint == estimator.card.preprocess_fingerprint else 0
+        parts: list[np.ndarray | None] = [None] * len(batch)
+        if batch[0].of == estimator.card.preprocess_fingerprint:
+            logits = await asyncio.to_thread(_timed, estimator, [one.x for one in batch])
+            parts = list(np.split(logits, np.cumsum([len(one.x) for one in batch])[:-1]))
+        for one, part in zip(batch, parts, strict=True):
             if not one.answer.done():  # its sender may have gone meanwhile
-                one.answer.set_result((logits[at : at + n] if n else None, estimator.card))
-            at += n
+                one.answer.set_result((part, estimator.card))
 
     async def ping(self) -> bool:
         """Whether a bundle is held."""
@@ -140,34 +113,3 @@ class Tally:
         """Take a replica's counts; returns everybody's. Those of a replica that is gone stay: counters never fall."""
         self._told[who] = snapshot
         return list(self._told.values())
-
-
-class Asked:
-    """A model behind its deployment."""
-
-    def __init__(self, handle: Handle) -> None:
-        self._handle = handle
-
-    async def __call__(self, x: np.ndarray, card: Card) -> Predicted:
-        """See estimating.Predict. A replica that dies is asked again elsewhere: predicting twice is harmless."""
-        for attempt in range(3):
-            try:
-                got = await self._handle.remote(x, card.weights_sha256, card.preprocess_fingerprint)
-            except BackPressureError:
-                raise busy("the model has more to do than it takes on") from None
-            except (ray.exceptions.RayActorError, DeploymentUnavailableError):
-                await asyncio.sleep(0.2 * 2**attempt)
-            else:
-                other = None if got.card is None else Card.model_validate_json(got.card)
-                return Predicted(got.logits, other)
-        raise busy("the model does not answer", 5)
-
-    async def answers(self) -> bool:
-        """Whether the model answers within five seconds, or is too busy to."""
-        try:
-            async with asyncio.timeout(5):
-                return bool(await self._handle.ping.remote())
-        except BackPressureError:
-            return True
-        except (TimeoutError, ray.exceptions.RayError, DeploymentUnavailableError):
-            return False

@@ -16,6 +16,7 @@ from ray import serve as rayserve
 
 from anyecg_ray import storage
 from anyecg_ray.api import Service, create
+from anyecg_ray.asking import TOGETHER, Asked, Handle
 from anyecg_ray.backends import Compute, cores
 from anyecg_ray.config import InputError
 from anyecg_ray.counting import Counts, text
@@ -25,7 +26,7 @@ from anyecg_ray.guard import Guard, write_log
 from anyecg_ray.keys import Gate, from_environment
 from anyecg_ray.limits import Admission, Limits
 from anyecg_ray.model import Card, load_card
-from anyecg_ray.replicas import Asked, Handle, Model, Tally
+from anyecg_ray.replicas import Model, Tally
 
 APP = "anyecg"
 
@@ -175,7 +176,7 @@ def _model(name: str, uri: str, card: Card, settings: Application) -> Any:
     busy_at = 4 * settings.batch_windows
     scale: dict[str, Any] = {"num_replicas": settings.models}
     if settings.max_models > settings.models:
-        wanted = max(1, settings.batch_windows // 2)
+        wanted = max(1, settings.batch_windows // TOGETHER // 2)
         scale = {
             "autoscaling_config": {
                 "min_replicas": settings.models,

@@ -1,0 +1,45 @@
+"""Windows that wait to be read, on either side of the way to a model, and how many of them go together."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+K = TypeVar("K")
+A = TypeVar("A")
+
+
+@dataclass(eq=False)
+class Waiting(Generic[K, A]):
+    """Windows of one sender."""
+
+    x: np.ndarray
+    """(windows, leads, samples) float32."""
+    of: K
+    """What must be the same of all that go together."""
+    answer: asyncio.Future[A]
+
+
+def next_batch(waiting: deque[Waiting[K, A]], most: int) -> list[Waiting[K, A]]:
+    """Take the first that go together, one at least and `most` windows at most, without those whose sender has gone."""
+    batch: list[Waiting[K, A]] = []
+    windows = 0
+    while waiting:
+        one = waiting[0]
+        if batch and (one.of != batch[0].of or windows + len(one.x) > most) and not one.answer.done():
+            break
+        waiting.popleft()
+        if not one.answer.done():
+            batch.append(one)
+            windows += len(one.x)
+    return batch
+
+
+def fail(batch: Sequence[Waiting[K, A]], error: Exception) -> None:
+    """Tell all of a batch that it failed."""
+    for one in batch:
+        if not one.answer.done():
+            one.answer.set_exception(error)
