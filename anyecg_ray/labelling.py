@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from anyecg_ray import align, segments, storage
+from anyecg_ray import align, segments, storage, unfinished
 from anyecg_ray.align import Align, Clock, Draws
 from anyecg_ray.analytes import Indicator
 from anyecg_ray.predict import Shard, Source, windows_of
@@ -49,6 +49,8 @@ class Job:
     rule: Align
     per_span: int
     out: str
+    work: str
+    """What names this very work (unfinished.py)."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -79,10 +81,9 @@ def label_shards(batch: pa.Table, shards: list[Shard], job: Job, known: list[Any
             if tables:
                 _write(part, pa.concat_tables(tables), shards[index], job, counts)
         told = [(index, what, key, n) for (what, key), n in sorted(counts.items())]
-        yield pa.table(
-            [pa.array([t[i] for t in told], f.type) for i, f in enumerate(TOLD)],
-            schema=TOLD,
-        )
+        counted = pa.table([pa.array([t[i] for t in told], f.type) for i, f in enumerate(TOLD)], schema=TOLD)
+        unfinished.leave(job.out, job.work, shards[index].name, counted)
+        yield counted
 
 
 def _whose(span: dict[str, Any]) -> str:

@@ -2,26 +2,27 @@
 
 The driver reads the tables (cohort.py) and hands the results to the workers in shared memory; a worker takes one
 shard of the manifest through the very functions of back-fill and writes one file for each split (labelling.py). Every
-window and span that is not in the store is counted by its reason.
+window and span that is not in the store is counted by its reason. Run again after a crash, it goes on (unfinished.py).
 """
 
 import io
 import json
 from collections import Counter
+from collections.abc import Iterator
 from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from ray.data import Dataset
 
-from anyecg_ray import cluster, segments, storage
+from anyecg_ray import cluster, segments, storage, unfinished
 from anyecg_ray.analytes import BY_KEY, Indicator
 from anyecg_ray.cohort import Cohort, Prepare
 from anyecg_ray.config import InputError, fingerprint
-from anyecg_ray.labelling import Job, Known, label_shards
+from anyecg_ray.labelling import TOLD, Job, Known, label_shards
 from anyecg_ray.manifest import open_manifest
 from anyecg_ray.model import IndicatorCard
+from anyecg_ray.predict import Shard
 from anyecg_ray.progress import Progress
 from anyecg_ray.segments import SegmentsCard
 from anyecg_ray.splits import PARTS
@@ -40,12 +41,12 @@ def prepare(settings: Prepare) -> SegmentsCard:
         print(f"{settings.out}: nothing to do, the segments stand")
         return before
     plan = Cohort(settings, manifest)
-    _clear(settings.out)
     with cluster.connected():
         counted = _run(plan, settings)
     card = _card(plan, settings, counted, made)
     _write_drops(settings.out, card.drops)
     storage.write_atomic(storage.join(settings.out, segments.CARD), (card.model_dump_json(indent=2) + "\n").encode())
+    unfinished.forget(settings.out)
     _report(card, settings.out)
     return card
 
@@ -54,37 +55,39 @@ def _before(out: str) -> SegmentsCard | None:
     return segments.read_card(out) if storage.exists(storage.join(out, segments.CARD)) else None
 
 
-def _clear(out: str) -> None:
-    """Remove what a run that did not end left: parts of another split would put their patients into two."""
-    for split in PARTS:
-        for part in segments.parts(out, split):
-            storage.remove(part)
-
-
 def _run(plan: Cohort, settings: Prepare) -> pa.Table:
     """Write all parts; returns the workers' counts: shard, what, key, n."""
     people = {encounter: (p.age, p.sex) for encounter, p in plan.people.items()}
-    shared = ray.put(Known(plan.draws, plan.parts, people))
-    job = Job(plan.source, tuple(plan.indicators), plan.clock, settings.align, settings.per_span, settings.out)
-    made = ray.data.range(len(plan.shards), override_num_blocks=max(1, len(plan.shards))).map_batches(
+    known = Known(plan.draws, plan.parts, people)
+    what = (plan.source, tuple(plan.indicators), plan.clock, settings.align, settings.per_span)
+    job = Job(*what, settings.out, unfinished.work(*what, known, plan.shards))
+    done = unfinished.done(job.out, job.work)
+    unfinished.forget(job.out, keep=job.work)
+    unfinished.clear(job.out, set(done))
+    todo = [shard for shard in plan.shards if shard.name not in done]
+    if done:
+        print(f"{job.out}: {len(done)} of {len(plan.shards)} shards stand from a run that was cut off")
+    return pa.concat_tables([TOLD.empty_table(), *done.values(), *_labelled(todo, job, known)])
+
+
+def _labelled(shards: list[Shard], job: Job, known: Known) -> Iterator[pa.Table]:
+    """Write the shards' windows; what each counted, as they come."""
+    if not shards:
+        return
+    made = ray.data.range(len(shards), override_num_blocks=len(shards)).map_batches(
         label_shards,  # type: ignore[arg-type]
-        fn_args=(plan.shards, job, [shared]),
+        fn_args=(shards, job, [ray.put(known)]),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,
     )
-    return _collected(made, plan)
-
-
-def _collected(made: Dataset, plan: Cohort) -> pa.Table:
-    progress = Progress(sum(s.length for s in plan.shards), "spans")
-    done, tables = 0, []
+    progress, reached = Progress(sum(s.length for s in shards), "spans"), 0
     for block in made.iter_batches(batch_size=None, batch_format="pyarrow"):
-        tables.append(cast(pa.Table, block))
-        done += sum(plan.shards[i].length for i in set(tables[-1].column("shard").to_pylist()))
-        progress.reach(done)
+        counted = cast(pa.Table, block)
+        reached += sum(shards[i].length for i in set(counted.column("shard").to_pylist()))
+        progress.reach(reached)
+        yield counted
     progress.close()
-    return pa.concat_tables(tables)
 
 
 def _card(plan: Cohort, settings: Prepare, counted: pa.Table, made: str) -> SegmentsCard:

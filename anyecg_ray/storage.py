@@ -347,6 +347,15 @@ def remove(uri: str) -> None:
         pass
 
 
+def remove_folder(uri: str) -> None:
+    """Remove all that is below a location; one that is not there is no error."""
+    fs, path = filesystem(uri)
+    try:
+        retried(lambda: fs.rm(path, recursive=True), uri)
+    except MissingObject:
+        pass
+
+
 def list_folder(uri: str) -> tuple[list[str], list[str]]:
     """(folders, files) directly below a location, names only, sorted. Raises StorageError."""
     fs, path = filesystem(uri)

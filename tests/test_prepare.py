@@ -3,6 +3,9 @@
 import csv
 import gzip
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -172,6 +175,55 @@ def test_what_a_crashed_run_with_another_split_left_does_not_get_in(archive: Pat
     again = prepare(settings(archive, "crashed"))
     assert again.windows == card.windows
     assert everything(archive, "crashed").sort_by("segment_id") == everything(archive).sort_by("segment_id")
+
+
+def test_a_run_that_was_cut_off_goes_on(
+    archive: Path, card: SegmentsCard, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("anyecg_ray.cohort.SHARD_WINDOWS", 32)
+    whole = prepare(settings(archive, "in shards"))
+    with monkeypatch.context() as crashing:
+        crashing.setattr("anyecg_ray.prepare.Progress.reach", _crash)
+        with pytest.raises(MemoryError):
+            prepare(settings(archive, "cut off"))
+    work = next((archive / "cut off" / "unfinished").iterdir())
+    shards = sorted(work.iterdir())
+    shards.pop().unlink()  # as if it had not been done yet
+    before = {p: p.stat().st_mtime_ns for s in shards for p in (archive / "cut off").glob(f"split=*/part-{s.name}")}
+    assert before
+    capsys.readouterr()
+    assert prepare(settings(archive, "cut off")).model_dump(exclude={"settings"}) == whole.model_dump(
+        exclude={"settings"}
+    )
+    assert f"{len(shards)} of " in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert everything(archive, "cut off").sort_by("segment_id") == everything(archive).sort_by("segment_id")
+    assert not (archive / "cut off" / "unfinished").exists()
+
+
+def _crash(*_: object) -> None:
+    raise MemoryError("the driver dies")
+
+
+NAMED = """
+from anyecg_ray import cohort, manifest, unfinished
+settings = cohort.Prepare.model_validate({settings!r})
+plan = cohort.Cohort(settings, manifest.open_manifest(settings.manifest))
+{change}
+print(unfinished.work(plan.source, plan.indicators, plan.clock, plan.draws, plan.parts, plan.people, plan.shards))
+"""
+
+
+def test_a_cut_off_run_s_name_is_of_all_that_decides_it(archive: Path) -> None:
+    """The same in every process, whatever the order of its sets; another for one other result."""
+
+    def name(seed: str, change: str = "") -> str:
+        code = NAMED.format(settings=settings(archive).model_dump(), change=change)
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        return subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+
+    assert name("1") == name("2")
+    assert name("1", "plan.draws.value[0] += 1") != name("1")
 
 
 def test_a_planted_patient_in_two_splits_is_refused_before_anything_is_written(archive: Path, tmp_path: Path) -> None:
