@@ -2,7 +2,7 @@
 
 Reads come as ranges, many at a time, because an archive is millions of small objects. Writes are
 atomic: a reader sees the old object, the new one, or none, never half of one. Endpoint and
-credentials come from the `AWS_*` environment, as in every AWS tool.
+credentials come from the `AWS_*` environment, as in every AWS tool. What lies in a zip is read there (zips.py).
 """
 
 import os
@@ -16,9 +16,14 @@ from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import fsspec
 
+from anyecg_ray import zips
 from anyecg_ray.faults import MissingObject, RefusedError, StorageError, TransientError, explain
+from anyecg_ray.locations import absolute, filesystem, forget_clients, is_local, join
 
-__all__ = ["MissingObject", "Range", "RefusedError", "StorageError", "TransientError"]
+__all__ = [
+    "MissingObject", "RefusedError", "StorageError", "TransientError",
+    "absolute", "filesystem", "forget_clients", "is_local", "join",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -27,14 +32,6 @@ ATTEMPTS = 3
 
 Each is up to four requests, with botocore's own back-off between them: a busy bucket gets some ten seconds.
 """
-
-S3_CLIENT = {
-    "max_pool_connections": 64,
-    "connect_timeout": 5,
-    "read_timeout": 30,
-    # "standard" also retries 500, 502, 503 and 504, which s3fs's own loop does not, and stops when all requests fail
-    "retries": {"mode": "standard", "total_max_attempts": 4},
-}
 
 LOCAL_THREADS = 16
 """Local files that are read, and objects whose sizes are asked for, at once."""
@@ -49,50 +46,6 @@ class Range(NamedTuple):
     uri: str
     offset: int = 0
     length: int | None = None
-
-
-def join(uri: str, *parts: str) -> str:
-    """Location below `uri`, for folders and buckets alike; a part never leads out of it by being absolute."""
-    whole = uri.rstrip("/") or "/"
-    for part in parts:
-        whole += part if not part or whole.endswith("/") else f"/{part}"
-    return whole
-
-
-def absolute(uri: str) -> str:
-    """The same location whatever the working folder of the process that uses it."""
-    return filesystem(uri)[1] if is_local(uri) else uri
-
-
-@lru_cache
-def _s3() -> fsspec.AbstractFileSystem:
-    fs = fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=S3_CLIENT)
-    fs.retries = 1  # else its own five tries multiply with botocore's and ours
-    return fs
-
-
-def forget_clients() -> None:
-    """Drop the S3 client, so that the next use reads endpoint and credentials anew."""
-    _s3.cache_clear()
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-
-
-def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The fsspec file system of a location, and the location's path within it."""
-    protocol, _, path = uri.rpartition("://")
-    if protocol in ("s3", "s3a"):
-        return _s3(), path
-    if protocol in ("", "file"):
-        return fsspec.filesystem("file"), os.path.abspath(os.path.expanduser(path))
-    try:
-        return cast(tuple[fsspec.AbstractFileSystem, str], fsspec.url_to_fs(uri))
-    except (ValueError, ImportError) as error:
-        raise StorageError(f"{uri}: cannot use this kind of location ({error}); give a folder or s3://…") from None
-
-
-def is_local(uri: str) -> bool:
-    """Whether the location is on this machine's disk."""
-    return uri.rpartition("://")[0] in ("", "file")
 
 
 def retried(action: Callable[[], T], uri: str) -> T:
@@ -121,7 +74,13 @@ def read_ranges(ranges: Sequence[Range]) -> list[bytes | StorageError]:
     """
     if not ranges:
         return []
-    if is_local(ranges[0].uri):
+    if any(zips.MARK in r.uri for r in ranges):
+        return _read_members(ranges)
+    return _read_plain(ranges)
+
+
+def _read_plain(ranges: Sequence[Range]) -> list[bytes | StorageError]:
+    if not ranges or is_local(ranges[0].uri):
         return _read_many_local(ranges)
     results: list[bytes | StorageError] = [TransientError(f"{r.uri}: not tried") for r in ranges]
     todo = list(range(len(ranges)))
@@ -186,6 +145,57 @@ def _bytes_or_error(found: Any, r: Range) -> bytes | StorageError:
     return explain(found, r.uri) if isinstance(found, Exception) else TransientError(f"{r.uri}: read was cancelled")
 
 
+@lru_cache(maxsize=32)
+def _zip(uri: str) -> dict[str, zips.Member] | None:
+    """What a zip holds; None where no file is there: a folder may be called so. Raises StorageError."""
+    fs, path = filesystem(uri)
+    if not retried(lambda: fs.isfile(path), uri):
+        return None
+    try:
+        with open_input(uri, cache="none") as file:
+            return zips.directory(file)
+    except zips.DamagedZip as error:
+        raise StorageError(f"{uri}: {error}") from None
+
+
+def members(uri: str, suffix: str) -> list[str]:
+    """Paths in a zip of all its files whose name ends with `suffix`, in order. Raises StorageError."""
+    return sorted(path for path in _zip(uri) or () if path.endswith(suffix))
+
+
+def _member(uri: str) -> zips.Member | None:
+    """The member of a zip that a location names; None where it names a plain object. Raises StorageError."""
+    if zips.MARK not in uri or (held := _zip(zips.parted(uri)[0])) is None:
+        return None
+    if (member := held.get(zips.parted(uri)[1])) is None:
+        raise MissingObject(f"{uri}: not in the zip")
+    return member
+
+
+def _read_members(ranges: Sequence[Range]) -> list[bytes | StorageError]:
+    results: list[bytes | StorageError] = [b""] * len(ranges)
+    places: dict[int, tuple[zips.Member | None, Range]] = {}
+    for i, r in enumerate(ranges):
+        try:
+            member = _member(r.uri)
+        except StorageError as error:
+            results[i] = error
+        else:
+            within = r if member is None else Range(zips.parted(r.uri)[0], *member.place(r.offset, r.length))
+            places[i] = member, within
+    for i, raw in zip(places, _read_plain([within for _, within in places.values()]), strict=True):
+        member = places[i][0]
+        results[i] = raw if member is None or not isinstance(raw, bytes) else _taken(member, raw, ranges[i])
+    return results
+
+
+def _taken(member: zips.Member, raw: bytes, r: Range) -> bytes | StorageError:
+    try:
+        return member.taken(raw, r.offset, r.length)
+    except zips.DamagedZip as error:
+        return StorageError(f"{r.uri}: {error}")
+
+
 def exists(uri: str) -> bool:
     """Whether an object or a folder is there. Raises StorageError where that cannot be told."""
     fs, path = filesystem(uri)
@@ -194,6 +204,8 @@ def exists(uri: str) -> bool:
 
 def size(uri: str) -> int:
     """Bytes of the object. Raises StorageError."""
+    if (member := _member(uri)) is not None:
+        return member.size
     fs, path = filesystem(uri)
     return retried(lambda: int(fs.size(path)), uri)
 

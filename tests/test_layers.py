@@ -31,6 +31,7 @@ ON_RAY = {
     "prepare",
     "labelling",
     "serve",
+    "asking",
     "replicas",
     "hosting",
     "manifest",

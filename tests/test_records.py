@@ -1,5 +1,7 @@
 """Finding the records of each kind of archive, and whose they are."""
 
+import io
+import zipfile
 from datetime import UTC, datetime
 
 import pytest
@@ -32,27 +34,37 @@ def place(request, tmp_path) -> str:
     return str(tmp_path / "archive") if request.param == "folder" else request.getfixturevalue("s3") + "/archive"
 
 
-@pytest.fixture(params=["", "data/"])
+RECORDS = [f"123/98000123/II/98000123_{k}" for k in (1, 2, 10, 11)]
+RECORDS += ["123/98001123/II/98001123_1", "777/98000777/II/98000777_1"]
+PLETH = "123/98001123/Pleth/98001123_1"
+
+
+@pytest.fixture(params=["", "data/", "zips"])
 def release(request, place) -> tuple[str, str]:
-    """An MC-MED archive of three visits and the folder that its release keeps everything in."""
-    root = request.param
+    """An MC-MED archive of three visits, and where its release keeps the waveforms; {} is a digit of the visit."""
+    if request.param == "zips":
+        root, waves = "", "waveforms_{}xx.zip/waveforms/"
+    else:
+        root, waves = request.param, f"{request.param}waveforms/"
     put(place, f"{root}visits.csv", VISITS)
     put(place, f"{root}waveform_summary.csv", SUMMARY)
-    for segment in (1, 2, 10, 11):
-        put_header(place, f"{root}waveforms/123/98000123/II/98000123_{segment}")
-    put_header(place, f"{root}waveforms/123/98001123/Pleth/98001123_1")
-    put_header(place, f"{root}waveforms/123/98001123/II/98001123_1")
-    put_header(place, f"{root}waveforms/777/98000777/II/98000777_1")
-    return place, root
+    zipped: dict[str, io.BytesIO] = {}
+    for path in [*RECORDS, PLETH]:
+        if request.param != "zips":
+            put_header(place, waves + path)
+            continue
+        with zipfile.ZipFile(zipped.setdefault(path[0], io.BytesIO()), "a", zipfile.ZIP_DEFLATED) as file:
+            file.writestr(f"waveforms/{path}.hea", HEADER.format(name=path.rpartition("/")[2]))
+    for digit, content in zipped.items():
+        storage.write_atomic(storage.join(place, f"waveforms_{digit}xx.zip"), content.getvalue())
+    return place, waves
 
 
 def test_mc_med(release):
-    archive, root = release
+    archive, waves = release
     notes: list[str] = []
     found = [f for folder in mc_med.records(archive, McMed(), notes) for f in folder]
-    ids = [f.record_id.removeprefix(f"{root}waveforms/") for f in found]
-    assert ids[:4] == [f"123/98000123/II/98000123_{k}" for k in (1, 2, 10, 11)]
-    assert ids[4:] == ["123/98001123/II/98001123_1", "777/98000777/II/98000777_1"]
+    assert [f.record_id for f in found] == [waves.format(path[0]) + path for path in RECORDS]
     first, other, unknown = found[0], found[4], found[5]
     assert (first.patient_id, first.encounter_id, first.age, first.sex) == ("99000001", "98000123", 64, "F")
     assert (other.patient_id, other.encounter_id, other.age, other.sex) == ("99000002", "98001123", 90, "M")
@@ -63,33 +75,33 @@ def test_mc_med(release):
 
 
 def test_mc_med_with_other_waveforms(release):
-    archive, root = release
+    archive, waves = release
     found = mc_med.records(archive, McMed(leads=("Pleth",)), [])
-    assert [f.record_id for folder in found for f in folder] == [f"{root}waveforms/123/98001123/Pleth/98001123_1"]
+    assert [f.record_id for folder in found for f in folder] == [waves.format(1) + PLETH]
 
 
 def test_mc_med_as_a_manifest(release, tmp_path, capsys):
-    archive, root = release
+    archive, waves = release
     out = str(tmp_path / "m.parquet")
     manifest(Manifest(archive=archive, dataset="mc-med", out=out))
     rows = read_rows(out, 0).to_pylist()
     assert [row["status"] for row in rows] == ["ok"] * 6
     assert rows[0]["start_time"] == datetime(2255, 3, 4, 5, 6, 7, tzinfo=UTC)
-    assert rows[0]["files"] == [f"{root}waveforms/123/98000123/II/98000123_1.dat"]
+    assert rows[0]["files"] == [f"{waves.format(1)}{RECORDS[0]}.dat"]
     assert open_manifest(out).made_with["leads"] == ["II"]
     assert "note: 1 visits of waveform_summary.csv have no files" in capsys.readouterr().out
 
 
-def test_zipped_waveforms_are_to_be_unpacked(place):
+def test_a_damaged_zip_of_waveforms_is_named(place):
     put(place, "visits.csv", VISITS)
     put(place, "waveforms_0xx.zip", "PK")
-    with pytest.raises(InputError, match=r"zipped \(waveforms_0xx.zip\); unpack"):
+    with pytest.raises(storage.StorageError, match=r"waveforms_0xx.zip: not a zip that can be read"):
         list(mc_med.records(place, McMed(), []))
 
 
 def test_mc_med_without_waveforms(place):
     put(place, "visits.csv", VISITS)
-    with pytest.raises(InputError, match="no waveforms/ here"):
+    with pytest.raises(InputError, match="no waveforms/ and no waveforms_"):
         list(mc_med.records(place, McMed(), []))
 
 

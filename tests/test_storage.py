@@ -5,7 +5,7 @@ import os
 import pytest
 from faulty_s3 import FaultyS3
 
-from anyecg_ray import storage
+from anyecg_ray import locations, storage
 from anyecg_ray.storage import MissingObject, Range, RefusedError, StorageError, TransientError
 
 
@@ -179,7 +179,7 @@ def test_a_dropped_connection_and_a_slow_answer_pass(s3, proxy):
 
 def test_an_answer_that_never_comes_is_asked_for_again(s3, proxy, monkeypatch):
     storage.write_atomic(f"{s3}/x.dat", b"0123")
-    monkeypatch.setitem(storage.S3_CLIENT, "read_timeout", 0.5)
+    monkeypatch.setitem(locations.S3_CLIENT, "read_timeout", 0.5)
     storage.forget_clients()
     proxy.slow("/x.dat", seconds=2, times=1)
     assert storage.read_ranges([Range(f"{s3}/x.dat")]) == [b"0123"]

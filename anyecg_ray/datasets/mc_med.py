@@ -1,9 +1,9 @@
 """MC-MED: adult visits to Stanford's emergency department, 2020–2022, with monitor waveforms and labs.
 
-Release 1.0.0 has the tables at its root and the waveforms in zip files, 1.0.1 has both unpacked, in `data/` or
-at the root; the tables are the same. labs.csv knows visits (CSN) only: whose they are is in visits.csv alone.
-It has no collection time: the order precedes the draw and the result follows it by the laboratory's turnaround.
-Dates are shifted into the 2200s.
+Release 1.0.0 has the tables at its root and the waveforms in zip files, which are read where they lie; 1.0.1 has
+both unpacked, in `data/` or at the root. The tables are the same. labs.csv knows visits (CSN) only: whose they are is
+in visits.csv alone. It has no collection time: the order precedes the draw and the result follows it by the
+laboratory's turnaround. Dates are shifted into the 2200s.
 """
 
 import gzip
@@ -58,14 +58,13 @@ def records(archive: str, settings: McMed, notes: list[str]) -> Iterator[list[Fo
     The tree is `waveforms/{last 3 digits of the CSN}/{CSN}/{lead}/{CSN}_{segment}`.
 
     What does not fit together (visits whose waveforms are not there, waveforms of unknown visits) goes to `notes`.
-    Raises InputError where there are no waveforms, or only zipped ones.
+    Raises InputError where there are no waveforms.
     """
-    root = waveforms(archive)
+    paths = _headers(archive)
     visits = _visits(archive)
     found: dict[str, set[str]] = {lead: set() for lead in settings.leads}
     unknown = 0
-    paths = (f"{root}/{p.removesuffix('.hea')}" for p in walk(storage.join(archive, root), ".hea"))
-    for folder in by_folder((p for p in paths if p.split("/")[-2] in found), FOLDER):
+    for folder in by_folder((p.removesuffix(".hea") for p in paths if p.split("/")[-2] in found), FOLDER):
         lead, name = folder[0].split("/")[-2:]
         csn = name.rpartition("_")[0]
         found[lead].add(csn)
@@ -92,18 +91,18 @@ def _visits(archive: str) -> dict[str, tuple[str | None, float | None, str | Non
     }
 
 
-def waveforms(archive: str) -> str:
-    """The folder of waveforms in the archive. Raises InputError."""
+def _headers(archive: str) -> Iterator[str]:
+    """Paths of all headers: of the folder of waveforms, else of the zips. Raises InputError."""
     for folder in ("waveforms", "data/waveforms"):
-        if storage.exists(storage.join(archive, folder)):
-            return folder
+        root = storage.join(archive, folder)
+        if storage.exists(root):
+            return (f"{folder}/{path}" for path in walk(root, ".hea"))
     zipped = [name for name in storage.list_folder(archive)[1] if re.fullmatch(r"waveforms.*\.zip", name)]
-    if zipped:
+    if not zipped:
         raise InputError(
-            f"{archive}: the waveforms are zipped ({zipped[0]}); unpack them there: for z in waveforms_*.zip; "
-            "do unzip -q $z; done"
+            f"{archive}: no waveforms/ and no waveforms_….zip here; give the folder that holds them and visits.csv"
         )
-    raise InputError(f"{archive}: no waveforms/ here; give the folder that holds it and visits.csv")
+    return (f"{name}/{path}" for name in zipped for path in storage.members(storage.join(archive, name), ".hea"))
 
 
 def _segment(path: str) -> tuple[int, str]:

@@ -1,0 +1,61 @@
+"""Where things lie: a folder, s3://bucket/prefix, or any other location of fsspec's, and the one client for each."""
+
+import os
+from functools import lru_cache
+from typing import cast
+
+import fsspec
+
+from anyecg_ray.faults import StorageError
+
+S3_CLIENT = {
+    "max_pool_connections": 64,
+    "connect_timeout": 5,
+    "read_timeout": 30,
+    # "standard" also retries 500, 502, 503 and 504, which s3fs's own loop does not, and stops when all requests fail
+    "retries": {"mode": "standard", "total_max_attempts": 4},
+}
+
+
+def join(uri: str, *parts: str) -> str:
+    """Location below `uri`, for folders and buckets alike; a part never leads out of it by being absolute."""
+    whole = uri.rstrip("/") or "/"
+    for part in parts:
+        whole += part if not part or whole.endswith("/") else f"/{part}"
+    return whole
+
+
+def absolute(uri: str) -> str:
+    """The same location whatever the working folder of the process that uses it."""
+    return filesystem(uri)[1] if is_local(uri) else uri
+
+
+@lru_cache
+def _s3() -> fsspec.AbstractFileSystem:
+    fs = fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=S3_CLIENT)
+    fs.retries = 1  # else its own five tries multiply with botocore's and ours
+    return fs
+
+
+def forget_clients() -> None:
+    """Drop the S3 client, so that the next use reads endpoint and credentials anew."""
+    _s3.cache_clear()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The fsspec file system of a location, and the location's path within it."""
+    protocol, _, path = uri.rpartition("://")
+    if protocol in ("s3", "s3a"):
+        return _s3(), path
+    if protocol in ("", "file"):
+        return fsspec.filesystem("file"), os.path.abspath(os.path.expanduser(path))
+    try:
+        return cast(tuple[fsspec.AbstractFileSystem, str], fsspec.url_to_fs(uri))
+    except (ValueError, ImportError) as error:
+        raise StorageError(f"{uri}: cannot use this kind of location ({error}); give a folder or s3://…") from None
+
+
+def is_local(uri: str) -> bool:
+    """Whether the location is on this machine's disk."""
+    return uri.rpartition("://")[0] in ("", "file")
