@@ -126,7 +126,7 @@ def end(node: subprocess.Popen, how: signal.Signals = signal.SIGKILL) -> None:
         processes = [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)]
         if how is signal.SIGTERM:
             node.terminate()
-            psutil.wait_procs(processes, timeout=30)
+            psutil.wait_procs(processes, timeout=10)
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
