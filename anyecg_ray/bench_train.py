@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from anyecg_ray import board, optimise, segments, weights
+from anyecg_ray import bench_segments, board, optimise, segments, weights
 from anyecg_ray.backends import cores
 from anyecg_ray.cohort import Prepare
 from anyecg_ray.manifest import Manifest, manifest
@@ -23,7 +23,7 @@ LEARNING = Learning(epochs=6, patience=6)
 
 
 def measured(folder: Path, encounters: int, preset: str) -> dict[str, Any]:
-    """Windows per second of both, validation left out.
+    """Windows per second of both, validation left out, and of reading the segments alone.
 
     In the worker itself an epoch of the bare loop follows each epoch through Ray, so that what else the machine does
     weighs on both alike: `over_bare` compares the medians of these. The bare loop also runs by itself, before and
@@ -50,6 +50,7 @@ def measured(folder: Path, encounters: int, preset: str) -> dict[str, Any]:
         "train_ray_over_alone": ray / by_itself,
         "train_ray_epochs": through,
         "train_bare_epochs": between,
+        **bench_segments.measured(store, folder / "read"),
     }
 
 

@@ -21,6 +21,7 @@ ON_RAY = {
     "learner",
     "backfill",
     "bench",
+    "bench_segments",
     "bench_train",
     "bench_backfill",
     "board",
