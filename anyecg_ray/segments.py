@@ -158,13 +158,13 @@ def dataset(uri: str, split: str, columns: Sequence[str] | None = None, shuffle:
         raise InputError(f"{uri}: no windows in split {split}; make segments with `anyecg prepare`")
     tasks = max(1, min(len(found), max(FEWEST_TASKS, len(found) // PARTS_OF_A_TASK)))
     most = max(2, int(ray.cluster_resources().get("CPU", 1)) // 2)  # at a time; else ten for every CPU
-    places = ray.data.range(len(found), override_num_blocks=tasks)
+    places = ray.data.from_blocks([pa.table({"id": ids}) for ids in np.array_split(np.arange(len(found)), tasks)])
     return (places.randomize_block_order() if shuffle else places).map_batches(
         _read_parts,  # type: ignore[arg-type]  # Ray forgets fn_args
         fn_args=(found, None if columns is None else list(columns), shuffle),
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=0.1,  # what it takes; a whole one might not be left beside the workers, and nothing would ever come
+        num_cpus=0,  # the workers may have taken all, and nothing would ever come
         compute=ray.data.TaskPoolStrategy(most),
     )
 

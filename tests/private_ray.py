@@ -95,9 +95,14 @@ class Cluster:
 
     def alive(self) -> list[dict[str, Any]]:
         """Nodes that the head takes for alive, as Ray's dashboard lists them."""
+        return [node for node in self.listed("nodes") if node["state"] == "ALIVE"]
+
+    def listed(self, what: str) -> list[dict[str, Any]]:
+        """What the dashboard's state API lists: nodes, actors, tasks."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        answer = requests.get(f"{self.address}/api/v0/nodes", headers=headers, timeout=30).json()
-        return [node for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
+        answer: dict[str, Any] = requests.get(f"{self.address}/api/v0/{what}", headers=headers, timeout=30).json()
+        found: list[dict[str, Any]] = answer["data"]["result"]["result"]
+        return found
 
     def await_status(self, job: str, status: JobStatus) -> None:
         for _ in range(600):

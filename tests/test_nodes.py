@@ -4,12 +4,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import make_segments
 import private_ray
 import pyarrow.dataset
 import pytest
 from planted import naming
 from ray.job_submission import JobStatus
 
+from anyecg_ray import model
 from anyecg_ray.cli import main
 
 LINE = "python -m anyecg_ray backfill --manifest {0}/manifest.parquet --bundle {0}/bundle --out {0}/estimates"
@@ -65,6 +67,21 @@ def test_a_job_goes_on_when_a_node_is_lost(folder):
     assert len(found) == spans(folder)
     assert set(found.values()) == {1}
     assert before * 4 < len(found), "the job was over before the node was lost"
+
+
+@pytest.mark.slow
+def test_training_goes_over_nodes_that_its_workers_fill(tmp_path):
+    """Nothing of a node's processors is left for reading: it must not wait for them for ever."""
+    make_segments.write(tmp_path / "segments")
+    line = f"python -m anyecg_ray train --segments {tmp_path}/segments --out {tmp_path}/bundle --preset tiny"
+    with private_ray.cluster() as cluster:
+        cluster.head("--num-cpus=1")
+        cluster.worker("--num-cpus=1")
+        job = cluster.client.submit_job(entrypoint=f"{line} --learning.epochs 2 --workers 2 --cpus-per-worker 1")
+        cluster.await_status(job, JobStatus.SUCCEEDED)
+        workers = [actor for actor in cluster.listed("actors") if actor["class_name"] == "RayTrainWorker"]
+    assert len({actor["node_id"] for actor in workers}) == 2
+    assert model.load(str(tmp_path / "bundle")).card.trained
 
 
 @pytest.mark.slow
