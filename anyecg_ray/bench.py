@@ -7,11 +7,9 @@ The same records go through all of them, from the page cache.
 """
 
 import json
-import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +19,17 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from anyecg_ray import __version__, bench_backfill, bench_pack, bench_serve, bench_train, published, storage, weights
+from anyecg_ray import (
+    bench_backfill,
+    bench_growth,
+    bench_pack,
+    bench_serve,
+    bench_table,
+    bench_train,
+    published,
+    storage,
+    weights,
+)
 from anyecg_ray.backends import Compute, Estimator, cores
 from anyecg_ray.backfill import Backfill, backfill
 from anyecg_ray.bench_backfill import Marks
@@ -46,8 +54,8 @@ class Bench(Compute):
 
     what: CliPositionalArg[Literal["model", "preprocess", "read", "score", "growth", "train", "backfill", "serve"]]
     """model, preprocess, read: one stage alone, read from packs too. score: all of them and end to end, in one run.
-    growth: end to end over more and more spans. train: training through Ray against a bare loop on the same tensors.
-    backfill: what ledger and warehouse cost, and a resume. serve: the endpoint under the load of `hey`."""
+    growth: end to end over more and more of something. train: training through Ray against a bare loop on the same
+    tensors. backfill: what ledger and warehouse cost, and a resume. serve: the endpoint under the load of `hey`."""
 
     json_file: str | None = Field(default=None, alias="json")
     """Write the figures here too."""
@@ -64,8 +72,9 @@ class Bench(Compute):
     windows: int = 20_000
     """Windows that go end to end: records are scored again and again until there are so many."""
 
-    spans: list[int] = [1_000, 10_000, 100_000]
-    """Spans of each run of growth, in rising order: memory that a run took is not given back to the next."""
+    grow: list[str] = ["spans:1000,10000,100000"]
+    """What grows, and through which values, in rising order: memory that a run took is not given back to the next.
+    spans of the archive; of an archive and a model made for it: seconds of a record, leads, indicators."""
 
     published_batches: list[int] = [512, 32]
     """Batch sizes of the published way; the first is the published one. Empty: leave it out."""
@@ -109,8 +118,8 @@ def bench(settings: Bench) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         setup = _Setup(settings, folder)
         figures = _MEASURES[settings.what](setup)
-    figures = {"machine": _machine(), "settings": settings.model_dump(), **figures}
-    _print(figures)
+    figures = {"machine": bench_table.machine(), "settings": settings.model_dump(), **figures}
+    bench_table.show(figures)
     if settings.json_file:
         storage.write_atomic(settings.json_file, (json.dumps(figures, indent=2, default=str) + "\n").encode())
     return figures
@@ -261,7 +270,21 @@ def _score(setup: _Setup) -> dict[str, Any]:
 
 
 def _growth(setup: _Setup) -> dict[str, Any]:
-    return {f"{n}_spans": _end_to_end(setup, n) for n in setup.settings.spans}
+    figures = {}
+    for axis, values in map(bench_growth.parsed, setup.settings.grow):
+        for n in values:
+            figures[f"{n}_{axis}"] = _end_to_end(setup, n) if axis == "spans" else _grown(setup, axis, n)
+    return figures
+
+
+def _grown(setup: _Setup, axis: bench_growth.Axis, n: int) -> dict[str, Any]:
+    folder = Path(setup.folder, f"{n}-{axis}")
+    made = {
+        "archive": bench_growth.archive(axis, n, folder / "archive"), "dataset": "wfdb",
+        "bundle": bench_growth.bundle(axis, n, folder / "bundle"),
+    }  # fmt: skip
+    one = _Setup(setup.settings.model_copy(update=made), str(folder))
+    return _end_to_end(one, one.times() * len(one.rows))
 
 
 def _end_to_end(setup: _Setup, spans: int) -> dict[str, Any]:
@@ -353,31 +376,3 @@ _MEASURES = {
     "backfill": _backfill,
     "serve": _serve,
 }
-
-
-def _machine() -> dict[str, Any]:
-    names = ("ray", "torch", "openvino", "numpy", "scipy", "wfdb", "pyarrow")
-    cpu = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), "")
-    return {
-        "processor": cpu.partition(":")[2].strip() or platform.processor(),
-        "cores": cores(),
-        "versions": {"anyecg_ray": __version__, "python": platform.python_version(), **{n: version(n) for n in names}},
-    }
-
-
-def _print(figures: dict[str, Any]) -> None:
-    machine = figures["machine"]
-    print(f"\n{machine['processor']}, {machine['cores']} cores")
-    for name, value in _flat(figures):
-        if not name.startswith(("machine", "settings")):
-            told = f"{value:,.3g}" if isinstance(value, float) and value < 100 else value
-            told = f"{value:,.0f}" if isinstance(value, float) and value >= 100 else told
-            print(f"  {name:40} {told}")
-
-
-def _flat(figures: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in figures.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

@@ -188,6 +188,20 @@ def test_a_503_that_stays_is_tried_again_by_the_next_run(folder, bucket, proxy, 
     assert "nothing was left to score" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_slow_bucket_gives_the_same_rows(folder, bucket, proxy):
+    """Every signal is half a second late and every write a fifth: nothing is given up, or written twice."""
+    upload(folder, bucket + "/archive")
+    job = settings(bucket, bucket + "/archive").model_copy(update={"shard_spans": 8})
+    backfill(job)
+    proxy.slow(".dat", 0.5)
+    proxy.slow("/late/", 0.2)
+    proxy.sent.clear()
+    late = job.model_copy(update={"out": bucket + "/late"})
+    assert backfill(late)["transient"] == 0
+    pd.testing.assert_frame_equal(table(late.out), table(job.out))
+
+
 def test_refused_credentials(folder, bucket, proxy, capsys):
     upload(folder, bucket + "/archive")
     job = settings(bucket, bucket + "/archive")

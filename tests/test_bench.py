@@ -3,9 +3,12 @@
 import json
 
 import pytest
+import wfdb
 
-from anyecg_ray import bench
+from anyecg_ray import bench, bench_growth
 from anyecg_ray.cli import main
+from anyecg_ray.config import InputError
+from anyecg_ray.model import load
 from anyecg_ray.weights import Init, init
 
 
@@ -68,3 +71,27 @@ def test_what_exactly_once_costs(bundle, data, tmp_path):
 def test_an_unknown_stage(capsys):
     assert main(["bench", "everything"]) == 2
     assert "score" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("told", ["meters:1", "spans", "spans:", "leads:0", "seconds:1,x"])
+def test_what_cannot_grow_is_refused(told):
+    with pytest.raises(InputError, match="setting grow"):
+        bench_growth.parsed(told)
+
+
+def test_what_grows_has_the_size_that_was_asked_for(tmp_path):
+    assert bench_growth.parsed("seconds:25,600") == ("seconds", [25, 600])
+    record = wfdb.rdrecord(f"{bench_growth.archive('seconds', 25, tmp_path / 'a')}/r")
+    assert record.p_signal.shape == (12_500, 12)
+    assert record.p_signal[10_000:, 1].tolist() == record.p_signal[:2_500, 1].tolist()
+    assert load(bench_growth.bundle("indicators", 108, tmp_path / "i")).card.columns == 108
+    assert load(bench_growth.bundle("leads", 3, tmp_path / "l")).recipe.leads == ("I", "II", "III")
+
+
+def test_growth_measures_every_size(data, bundle, capsys):
+    archive = str(data / "cinc2021" / "training" / "georgia")
+    flags = ["--archive", archive, "--bundle", bundle, "--windows", "2000"]
+    assert main(["bench", "growth", "--grow", "spans:1500", "--grow", "indicators:3", *flags]) == 0
+    shown = capsys.readouterr().out
+    assert "1500_spans.end_to_end_windows_per_s" in shown
+    assert "3_indicators.all_peak_mb" in shown

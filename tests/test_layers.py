@@ -22,6 +22,8 @@ ON_RAY = {
     "backfill",
     "bench",
     "bench_segments",
+    "bench_growth",
+    "bench_table",
     "bench_train",
     "bench_backfill",
     "board",

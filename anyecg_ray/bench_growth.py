@@ -1,0 +1,51 @@
+"""Archives and bundles in which one thing grows: a record's length, the leads, the indicators.
+
+The network is the tiny one, so that what is measured is everything but the model.
+"""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from anyecg_ray import example, weights
+from anyecg_ray.config import InputError
+from anyecg_ray.leads import TWELVE_LEADS
+
+Axis = Literal["spans", "seconds", "leads", "indicators"]
+
+FS = 500
+SECONDS, INDICATORS = 60, 5
+"""Of a record and of a model where something else grows."""
+
+
+def parsed(text: str) -> tuple[Axis, list[int]]:
+    """`seconds:10,600` as what grows, and through which values. Raises InputError."""
+    name, _, values = text.partition(":")
+    axis = next((axis for axis in get_args(Axis) if axis == name), None)
+    if axis is None or not all(value.isdecimal() and int(value) for value in values.split(",")):
+        raise InputError(f"setting grow: {text!r}; give {', '.join(get_args(Axis))} with numbers, as in seconds:10,600")
+    return axis, [int(value) for value in values.split(",")]
+
+
+def archive(axis: Axis, value: int, folder: Path) -> str:
+    """A folder with one record of 12 leads at 500 Hz in format 16, as long as is asked for."""
+    folder.mkdir(parents=True)
+    n = (value if axis == "seconds" else SECONDS) * FS
+    block = np.repeat(example.signals()[:, : 20 * int(example.FS)], FS // int(example.FS), axis=1)
+    whole = np.round(block.T * example.GAIN).astype("<i2")
+    with (folder / "r.dat").open("wb") as file:
+        for start in range(0, n, len(whole)):
+            whole[: n - start].tofile(file)
+    lines = [f"r 12 {FS} {n}", *(f"r.dat 16 {example.GAIN}/mV 16 0 0 0 0 {lead}" for lead in TWELVE_LEADS)]
+    (folder / "r.hea").write_text("\n".join(lines) + "\n")
+    return str(folder)
+
+
+def bundle(axis: Axis, value: int, folder: Path) -> str:
+    """A tiny untrained bundle, of as many leads or indicators as are asked for."""
+    n = value if axis == "indicators" else INDICATORS
+    leads = list(TWELVE_LEADS[:value]) if axis == "leads" and value > 1 else ["II"]
+    made = weights.Init(out=str(folder), leads=leads, indicators=[f"analyte{i}_high" for i in range(n)])
+    weights.init(made)
+    return made.out
