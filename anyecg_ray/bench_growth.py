@@ -3,14 +3,16 @@
 The network is the tiny one, so that what is measured is everything but the model.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
-from anyecg_ray import example, weights
+from anyecg_ray import example, model, weights
 from anyecg_ray.config import InputError
 from anyecg_ray.leads import TWELVE_LEADS
+from anyecg_ray.model import IndicatorCard
 
 Axis = Literal["spans", "seconds", "leads", "indicators"]
 
@@ -45,7 +47,13 @@ def archive(axis: Axis, value: int, folder: Path) -> str:
 def bundle(axis: Axis, value: int, folder: Path) -> str:
     """A tiny untrained bundle, of as many leads or indicators as are asked for."""
     n = value if axis == "indicators" else INDICATORS
-    leads = list(TWELVE_LEADS[:value]) if axis == "leads" and value > 1 else ["II"]
-    made = weights.Init(out=str(folder), leads=leads, indicators=[f"analyte{i}_high" for i in range(n)])
-    weights.init(made)
-    return made.out
+    leads = TWELVE_LEADS[:value] if axis == "leads" and value > 1 else ("II",)
+    cards = [IndicatorCard(key=f"analyte{i}_high", analyte=None, name="grown", direction="high") for i in range(n)]
+    sizes = replace(weights.PRESET_SIZES["tiny"], in_channels=len(leads))
+    state = weights.random_state(sizes, n, 0)
+    recipe = weights.named_recipe(weights.DEFAULT_RECIPE, leads)
+    made = model.make(
+        state, sizes, recipe, cards, model_id="grown", source="random weights", trained=False, licence="Apache-2.0"
+    )
+    model.save(made, str(folder))
+    return str(folder)
