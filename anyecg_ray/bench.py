@@ -72,7 +72,7 @@ class Bench(Compute):
     windows: int = 20_000
     """Windows that go end to end: records are scored again and again until there are so many."""
 
-    grow: list[str] = ["spans:1000,10000,100000"]
+    grow: list[str] = ["spans:1000:10000:100000"]
     """What grows, and through which values, in rising order: memory that a run took is not given back to the next.
     spans of the archive; of an archive and a model made for it: seconds of a record, leads, indicators."""
 
@@ -271,7 +271,7 @@ def _score(setup: _Setup) -> dict[str, Any]:
 
 def _growth(setup: _Setup) -> dict[str, Any]:
     figures = {}
-    for axis, values in map(bench_growth.parsed, setup.settings.grow):
+    for axis, values in [bench_growth.parsed(told) for told in setup.settings.grow]:
         for n in values:
             figures[f"{n}_{axis}"] = _end_to_end(setup, n) if axis == "spans" else _grown(setup, axis, n)
     return figures

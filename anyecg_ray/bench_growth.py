@@ -22,12 +22,12 @@ SECONDS, INDICATORS = 60, 5
 
 
 def parsed(text: str) -> tuple[Axis, list[int]]:
-    """`seconds:10,600` as what grows, and through which values. Raises InputError."""
-    name, _, values = text.partition(":")
+    """`seconds:10:600` as what grows, and through which values. Raises InputError."""
+    name, *values = text.split(":")
     axis = next((axis for axis in get_args(Axis) if axis == name), None)
-    if axis is None or not all(value.isdecimal() and int(value) for value in values.split(",")):
-        raise InputError(f"setting grow: {text!r}; give {', '.join(get_args(Axis))} with numbers, as in seconds:10,600")
-    return axis, [int(value) for value in values.split(",")]
+    if axis is None or not values or not all(value.isdecimal() and int(value) for value in values):
+        raise InputError(f"setting grow: {text!r}; give {', '.join(get_args(Axis))} with numbers, as in seconds:10:600")
+    return axis, [int(value) for value in values]
 
 
 def archive(axis: Axis, value: int, folder: Path) -> str:

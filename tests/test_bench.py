@@ -73,14 +73,14 @@ def test_an_unknown_stage(capsys):
     assert "score" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("told", ["meters:1", "spans", "spans:", "leads:0", "seconds:1,x"])
+@pytest.mark.parametrize("told", ["meters:1", "spans", "spans:", "leads:0", "seconds:1:x"])
 def test_what_cannot_grow_is_refused(told):
     with pytest.raises(InputError, match="setting grow"):
         bench_growth.parsed(told)
 
 
 def test_what_grows_has_the_size_that_was_asked_for(tmp_path):
-    assert bench_growth.parsed("seconds:25,600") == ("seconds", [25, 600])
+    assert bench_growth.parsed("seconds:25:600") == ("seconds", [25, 600])
     record = wfdb.rdrecord(f"{bench_growth.archive('seconds', 25, tmp_path / 'a')}/r")
     assert record.p_signal.shape == (12_500, 12)
     assert record.p_signal[10_000:, 1].tolist() == record.p_signal[:2_500, 1].tolist()
