@@ -88,6 +88,7 @@ def test_what_grows_has_the_size_that_was_asked_for(tmp_path):
     assert load(bench_growth.bundle("leads", 3, tmp_path / "l")).recipe.leads == ("I", "II", "III")
 
 
+@pytest.mark.slow
 def test_growth_measures_every_size(data, bundle, capsys):
     archive = str(data / "cinc2021" / "training" / "georgia")
     flags = ["--archive", archive, "--bundle", bundle, "--windows", "2000"]
