@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from anyecg_ray.estimating import Predicted
 from anyecg_ray.model import Card
 from anyecg_ray.problems import busy
-from anyecg_ray.waiting import Waiting, fail, next_batch
+from anyecg_ray.waiting import Waiting, fail, give, next_batch
 
 Handle = DeploymentHandle[Any]
 
@@ -66,13 +66,8 @@ class Asked:
             logits, card = await self._answered(np.concatenate([one.x for one in batch]), batch[0].of)
         except Exception as error:
             fail(batch, error)
-            return
-        at = 0
-        for one in batch:
-            part = None if logits is None else logits[at : at + len(one.x)]
-            at += len(one.x)
-            if not one.answer.done():
-                one.answer.set_result(Predicted(part, card))
+        else:
+            give(batch, logits, lambda part: Predicted(part, card))
 
     async def _answered(self, x: np.ndarray, of: Of) -> Predicted:
         """A replica that dies is asked again elsewhere: predicting twice is harmless. Raises Problem (503)."""

@@ -1,7 +1,6 @@
 """Measure how fast Ray Data reads a segment store back, beside reading the same files and doing nothing with them."""
 
 import os
-import shutil
 import statistics
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ PASSES = 4
 
 def measured(store: str, folder: Path) -> dict[str, Any]:
     """Megabytes and windows per second of the training split. store: a folder."""
-    files = _repeated(Path(store), folder)
+    files = _repeated(store, folder)
     size = sum(file.stat().st_size for file in files)
     plain, through, windows = [], [], 0
     with cluster.connected():
@@ -33,11 +32,10 @@ def measured(store: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def _repeated(store: Path, folder: Path) -> list[Path]:
+def _repeated(store: str, folder: Path) -> list[Path]:
     split = folder / "split=train"
     split.mkdir(parents=True)
-    shutil.copy(store / segments.CARD, folder)
-    parts = sorted((store / "split=train").iterdir())
+    parts = [Path(part) for part in segments.parts(store, "train")]
     times = max(1, SIZE // sum(part.stat().st_size for part in parts))
     for k in range(times):
         for part in parts:

@@ -120,10 +120,9 @@ class _Load:
         """Load the endpoint for so long; the requests come out of finished(). per_second: of all; 0: no limit."""
         line = ["hey", "-z", f"{seconds:g}s", "-c", str(connections), "-t", "60", "-m", "POST", "-T", self._type]
         line += ["-q", f"{per_second / connections:.6f}"] if per_second else []
-        told = self._told.open("w")  # a file: hey tells all at its end, more than a pipe holds
-        return subprocess.Popen(
-            [*line, "-D", str(self._body), "-o", "csv", f"{server.url}/v1/estimates"], stdout=told, stderr=told
-        )
+        line += ["-D", str(self._body), "-o", "csv", f"{server.url}/v1/estimates"]
+        with self._told.open("w") as told:  # a file: hey tells all at its end, more than a pipe holds
+            return subprocess.Popen(line, stdout=told, stderr=told)
 
     def finished(self, hey: subprocess.Popen[bytes]) -> list[Request]:
         """Wait for hey and read what it tells. A request that was under way at its end is in nobody's count."""

@@ -65,7 +65,7 @@ class Ledger:
                 "give the same ones to go on with it, or another --out"
             )
         self._job = before
-        for file in _files(self.staging):  # what a killed driver was writing
+        for file in storage.files(self.staging):  # what a killed driver was writing
             if file.startswith(".") and file.endswith(".tmp"):
                 storage.remove(storage.join(self.staging, file))
         self.refresh()
@@ -80,7 +80,7 @@ class Ledger:
 
     def refresh(self) -> None:
         """One listing, and the few small files that it names."""
-        files = _files(self.staging)
+        files = storage.files(self.staging)
         scored = [f.removeprefix(SCORED).rpartition(".") for f in files if f.startswith(SCORED)]
         changed = {shard: int(n) for shard, _, n in sorted(scored, key=lambda s: int(s[2]))}
         parts = (f.removeprefix(PART).removesuffix(".parquet") for f in files if _is_part(f))
@@ -197,21 +197,7 @@ class Ledger:
 def models(out: str) -> list[tuple[str, str]]:
     """(model_id, model_version) of every back-fill below an output."""
     top = storage.join(out, "staging")
-    return [(m, v) for m in _folders(top) for v in _folders(storage.join(top, m))]
-
-
-def _folders(uri: str) -> list[str]:
-    try:
-        return storage.list_folder(uri)[0]
-    except storage.MissingObject:
-        return []
-
-
-def _files(uri: str) -> list[str]:
-    try:
-        return storage.list_folder(uri)[1]
-    except storage.MissingObject:
-        return []
+    return [(m, v) for m in storage.folders(top) for v in storage.folders(storage.join(top, m))]
 
 
 def _is_part(name: str) -> bool:

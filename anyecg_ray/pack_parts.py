@@ -78,7 +78,7 @@ class _Written(NamedTuple):
 
 def left(parts: Sequence[Part], out: str) -> list[Part]:
     """The parts that are still to be written, or again because storage failed."""
-    files = set(_files(out))
+    files = set(storage.files(storage.join(out, FOLDER)))
     done = {w.part for w in _written(parts, files, out) if not w.failed and w.files <= files}
     if done:
         print(f"{out}: {len(done):,} of {len(parts):,} packs are done, going on", flush=True)
@@ -87,17 +87,12 @@ def left(parts: Sequence[Part], out: str) -> list[Part]:
 
 def tidy(parts: Sequence[Part], out: str) -> None:
     """Remove packs that no index names, of runs that were stopped, and indexes of parts that are none of these."""
-    files = _files(out)
+    files = storage.files(storage.join(out, FOLDER))
     written = _written(parts, set(files), out)
     used = {name for w in written for name in (f"{w.part.name}.parquet", *w.files)}
     for name in files:
         if name not in used:
             storage.remove(storage.join(out, FOLDER, name))
-
-
-def _files(out: str) -> list[str]:
-    folder = storage.join(out, FOLDER)
-    return storage.list_folder(folder)[1] if storage.exists(folder) else []
 
 
 def _written(parts: Sequence[Part], files: set[str], out: str) -> list[_Written]:

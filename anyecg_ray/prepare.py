@@ -62,7 +62,7 @@ def _run(plan: Cohort, settings: Prepare) -> pa.Table:
     what = (plan.source, tuple(plan.indicators), plan.clock, settings.align, settings.per_span)
     job = Job(*what, settings.out, unfinished.work(*what, known, plan.shards))
     done = unfinished.done(job.out, job.work)
-    unfinished.forget(job.out, keep=job.work)
+    unfinished.forget_others(job.out, job.work)
     unfinished.clear(job.out, set(done))
     todo = [shard for shard in plan.shards if shard.name not in done]
     if done:

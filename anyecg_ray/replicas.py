@@ -13,7 +13,7 @@ from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.config import InputError
 from anyecg_ray.counting import Snapshot
 from anyecg_ray.model import Card, load
-from anyecg_ray.waiting import Waiting, fail, next_batch
+from anyecg_ray.waiting import Waiting, fail, give, next_batch
 
 WARM = 16
 """Batch sizes that a model reads once before its first request: OpenVINO compiles something for each."""
@@ -73,13 +73,10 @@ class Model:
     async def _predict(self, batch: Sequence[Waiting[str, Outputs]]) -> None:
         estimator = self._held
         assert estimator is not None  # reconfigure comes before the first request
-        parts: list[np.ndarray | None] = [None] * len(batch)
+        logits = None
         if batch[0].of == estimator.card.preprocess_fingerprint:
             logits = await asyncio.to_thread(_timed, estimator, [one.x for one in batch])
-            parts = list(np.split(logits, np.cumsum([len(one.x) for one in batch])[:-1]))
-        for one, part in zip(batch, parts, strict=True):
-            if not one.answer.done():  # its sender may have gone meanwhile
-                one.answer.set_result((part, estimator.card))
+        give(batch, logits, lambda part: (part, estimator.card))
 
     async def ping(self) -> bool:
         """Whether a bundle is held."""

@@ -127,11 +127,7 @@ def parts(uri: str, split: str) -> list[str]:
     if split not in PARTS:
         raise InputError(f"setting split: {split}; there are {', '.join(PARTS)}")
     folder = storage.join(uri, f"split={split}")
-    try:
-        files = storage.list_folder(folder)[1]
-    except storage.MissingObject:
-        return []
-    return [storage.join(folder, f) for f in files if f.startswith("part-") and f.endswith(".parquet")]
+    return [storage.join(folder, f) for f in storage.files(folder) if f.startswith("part-") and f.endswith(".parquet")]
 
 
 def batches(
@@ -156,8 +152,8 @@ def dataset(uri: str, split: str, columns: Sequence[str] | None = None, shuffle:
     found = parts(uri, split)
     if not found:
         raise InputError(f"{uri}: no windows in split {split}; make segments with `anyecg prepare`")
-    tasks = max(1, min(len(found), max(FEWEST_TASKS, len(found) // PARTS_OF_A_TASK)))
-    most = max(2, int(ray.cluster_resources().get("CPU", 1)) // 2)  # at a time; else ten for every CPU
+    tasks = min(len(found), max(FEWEST_TASKS, len(found) // PARTS_OF_A_TASK))
+    most = max(2, int(ray.cluster_resources().get("CPU", 1)) // 2)  # at a time; else all of them, as they ask for none
     places = ray.data.from_blocks([pa.table({"id": ids}) for ids in np.array_split(np.arange(len(found)), tasks)])
     return (places.randomize_block_order() if shuffle else places).map_batches(
         _read_parts,  # type: ignore[arg-type]  # Ray forgets fn_args

@@ -145,7 +145,7 @@ def _bytes_or_error(found: Any, r: Range) -> bytes | StorageError:
     return explain(found, r.uri) if isinstance(found, Exception) else TransientError(f"{r.uri}: read was cancelled")
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=4)  # a large zip's directory takes some dozens of megabytes, and shards go from zip to zip
 def _zip(uri: str) -> dict[str, zips.Member] | None:
     """What a zip holds; None where no file is there: a folder may be called so. Raises StorageError."""
     fs, path = filesystem(uri)
@@ -163,13 +163,16 @@ def members(uri: str, suffix: str) -> list[str]:
     return sorted(path for path in _zip(uri) or () if path.endswith(suffix))
 
 
-def _member(uri: str) -> zips.Member | None:
-    """The member of a zip that a location names; None where it names a plain object. Raises StorageError."""
-    if zips.MARK not in uri or (held := _zip(zips.parted(uri)[0])) is None:
+def _member(uri: str) -> tuple[str, zips.Member] | None:
+    """The zip, and the member of it that a location names; None where it names a plain object. Raises StorageError."""
+    if zips.MARK not in uri:
         return None
-    if (member := held.get(zips.parted(uri)[1])) is None:
+    zipped, path = zips.parted(uri)
+    if (held := _zip(zipped)) is None:
+        return None
+    if (member := held.get(path)) is None:
         raise MissingObject(f"{uri}: not in the zip")
-    return member
+    return zipped, member
 
 
 def _read_members(ranges: Sequence[Range]) -> list[bytes | StorageError]:
@@ -177,12 +180,11 @@ def _read_members(ranges: Sequence[Range]) -> list[bytes | StorageError]:
     places: dict[int, tuple[zips.Member | None, Range]] = {}
     for i, r in enumerate(ranges):
         try:
-            member = _member(r.uri)
+            found = _member(r.uri)
         except StorageError as error:
             results[i] = error
         else:
-            within = r if member is None else Range(zips.parted(r.uri)[0], *member.place(r.offset, r.length))
-            places[i] = member, within
+            places[i] = (None, r) if found is None else (found[1], Range(found[0], *found[1].place(r.offset, r.length)))
     for i, raw in zip(places, _read_plain([within for _, within in places.values()]), strict=True):
         member = places[i][0]
         results[i] = raw if member is None or not isinstance(raw, bytes) else _taken(member, raw, ranges[i])
@@ -204,8 +206,8 @@ def exists(uri: str) -> bool:
 
 def size(uri: str) -> int:
     """Bytes of the object. Raises StorageError."""
-    if (member := _member(uri)) is not None:
-        return member.size
+    if (found := _member(uri)) is not None:
+        return found[1].size
     fs, path = filesystem(uri)
     return retried(lambda: int(fs.size(path)), uri)
 
@@ -366,6 +368,22 @@ def remove_folder(uri: str) -> None:
         retried(lambda: fs.rm(path, recursive=True), uri)
     except MissingObject:
         pass
+
+
+def files(uri: str) -> list[str]:
+    """Names of the files directly below a location, sorted; none where it is not there. Raises StorageError."""
+    try:
+        return list_folder(uri)[1]
+    except MissingObject:
+        return []
+
+
+def folders(uri: str) -> list[str]:
+    """Names of the folders directly below a location, as files() has its files."""
+    try:
+        return list_folder(uri)[0]
+    except MissingObject:
+        return []
 
 
 def list_folder(uri: str) -> tuple[list[str], list[str]]:

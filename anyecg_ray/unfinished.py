@@ -18,18 +18,14 @@ from anyecg_ray.splits import PARTS
 FOLDER = "unfinished"
 
 
-class _Hash(io.RawIOBase):
+class _Hash:
     """A file that keeps nothing but the hash of what is written to it."""
 
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256()
 
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
+    def write(self, data: Any) -> None:
         self.sha256.update(data)
-        return len(memoryview(data).cast("B"))
 
 
 def work(*parts: Any) -> str:
@@ -47,7 +43,7 @@ def leave(out: str, name: str, shard: str, counted: pa.Table) -> None:
 
 def done(out: str, name: str) -> dict[str, pa.Table]:
     """Shard -> what it counted, of those that this work has done. Raises StorageError."""
-    found = [file for file in _listed(storage.join(out, FOLDER, name), 1) if file.endswith(".parquet")]
+    found = [file for file in storage.files(storage.join(out, FOLDER, name)) if file.endswith(".parquet")]
     read = storage.read_ranges([storage.Range(storage.join(out, FOLDER, name, file)) for file in found])
     tables = {}
     for file, raw in zip(found, read, strict=True):
@@ -57,13 +53,16 @@ def done(out: str, name: str) -> dict[str, pa.Table]:
     return tables
 
 
-def forget(out: str, keep: str | None = None) -> None:
-    """Remove the counts of all work but `keep`."""
-    for name in _listed(storage.join(out, FOLDER), 0):
-        if name != keep:
-            storage.remove_folder(storage.join(out, FOLDER, name))
-    if keep is None:
-        storage.remove_folder(storage.join(out, FOLDER))
+def forget(out: str) -> None:
+    """Remove all counts."""
+    storage.remove_folder(storage.join(out, FOLDER))
+
+
+def forget_others(out: str, name: str) -> None:
+    """Remove the counts of all other work."""
+    for other in storage.folders(storage.join(out, FOLDER)):
+        if other != name:
+            storage.remove_folder(storage.join(out, FOLDER, other))
 
 
 def clear(out: str, shards: set[str]) -> None:
@@ -72,11 +71,3 @@ def clear(out: str, shards: set[str]) -> None:
         for part in segments.parts(out, split):
             if part.rpartition("/part-")[2].removesuffix(".parquet") not in shards:
                 storage.remove(part)
-
-
-def _listed(folder: str, which: int) -> list[str]:
-    """Folders (0) or files (1) in a folder, none where it is not there."""
-    try:
-        return storage.list_folder(folder)[which]
-    except storage.MissingObject:
-        return []

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -36,6 +36,15 @@ def next_batch(waiting: deque[Waiting[K, A]], most: int) -> list[Waiting[K, A]]:
             batch.append(one)
             windows += len(one.x)
     return batch
+
+
+def give(batch: Sequence[Waiting[K, A]], logits: np.ndarray | None, answer: Callable[[np.ndarray | None], A]) -> None:
+    """Answer all of a batch, each with its rows of the logits. A sender may have gone meanwhile."""
+    at = 0
+    for one in batch:
+        if not one.answer.done():
+            one.answer.set_result(answer(None if logits is None else logits[at : at + len(one.x)]))
+        at += len(one.x)
 
 
 def fail(batch: Sequence[Waiting[K, A]], error: Exception) -> None:

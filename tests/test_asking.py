@@ -46,12 +46,18 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
+async def under_load() -> tuple[Handle, Asked, list[asyncio.Task]]:
+    """A model that is asked as many lone requests as go at once, and has not answered them."""
+    handle = Handle()
+    asked = Asked(handle)
+    first = [ask(asked, i) for i in range(UNDER_WAY)]
+    await settled()
+    return handle, asked, first
+
+
 def test_a_lone_request_goes_at_once_and_under_load_they_go_together():
     async def run():
-        handle = Handle()
-        asked = Asked(handle)
-        alone = [ask(asked, i) for i in range(UNDER_WAY)]
-        await settled()
+        handle, asked, alone = await under_load()
         assert handle.calls == [1] * UNDER_WAY
         few = [ask(asked, 10 + i) for i in range(TOGETHER - 1)]
         await settled()
@@ -73,10 +79,7 @@ def test_a_lone_request_goes_at_once_and_under_load_they_go_together():
 
 def test_windows_for_another_model_go_apart_and_say_whose_they_are():
     async def run():
-        handle = Handle()
-        asked = Asked(handle)
-        first = [ask(asked, 0) for _ in range(UNDER_WAY)]
-        await settled()
+        handle, asked, first = await under_load()
         one, other = ask(asked, 1), ask(asked, 2, card=OTHER)
         handle.free.set()
         await asyncio.gather(*first)
@@ -92,10 +95,7 @@ def test_windows_for_another_model_go_apart_and_say_whose_they_are():
 
 def test_a_sender_who_goes_away_takes_nobody_along():
     async def run():
-        handle = Handle()
-        asked = Asked(handle)
-        first = [ask(asked, 0) for _ in range(UNDER_WAY)]
-        await settled()
+        handle, asked, first = await under_load()
         WHOSE.set("the one who goes")  # as Serve marks whose call it is, to cancel it with its request
         going = [ask(asked, 1, TOGETHER // 2), ask(asked, 2)]
         WHOSE.set("somebody else")
