@@ -40,6 +40,9 @@ class Compute(Settings):
     threads: int = 0
     """Cores for one model. 0: all of this machine."""
 
+    compiled: bool = False
+    """On a GPU: through torch.compile, which takes a minute before the first window. On CPUs it gained nothing."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -51,11 +54,14 @@ class Choice:
     threads: int
     note: str
     """Why it is not the fastest, where it is not."""
+    compiled: bool = False
+    """By torch.compile, on a GPU."""
     stages: int | None = None
     """With bfloat16: how many stages run in it, and the rest in float32; None: all."""
 
     def __str__(self) -> str:
-        return f"{self.backend} {self.device} {self.precision}" + (f" ({self.note})" if self.note else "")
+        how = f"{self.backend} {self.device} {self.precision}" + (" compiled" if self.compiled else "")
+        return how + (f" ({self.note})" if self.note else "")
 
 
 def choose(compute: Compute) -> Choice:
@@ -72,7 +78,11 @@ def choose(compute: Compute) -> Choice:
         notes.append("OpenVINO is not installed (pip install 'anyecg_ray[cpu]'): PyTorch is about half as fast")
     if compute.precision == "auto" and not native:
         notes.append("this processor has no AMX: float32")
-    return Choice("openvino" if found else "torch", device, precision, compute.threads or cores(), "; ".join(notes))
+    if compute.compiled and device == "cpu":
+        notes.append("nothing is compiled for a CPU")
+    threads = compute.threads or cores()
+    compiled = compute.compiled and device == "cuda"
+    return Choice("openvino" if found else "torch", device, precision, threads, "; ".join(notes), compiled)
 
 
 def cores() -> int:
@@ -167,7 +177,9 @@ def _runner(net: nn.Module, shape: tuple[int, ...], choice: Choice, name: str) -
     half = choice.precision == "bfloat16"
     if choice.backend == "openvino":
         return OnOpenVINO(net, shape, half, choice.threads, name)
-    return on_cuda(net, half) if choice.device == "cuda" else on_torch(net, half, choice.threads)
+    if choice.device == "cuda":
+        return on_cuda(net, half, choice.compiled)
+    return on_torch(net, half, choice.threads)
 
 
 class _Stages(nn.Module):

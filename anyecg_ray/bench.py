@@ -10,11 +10,11 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
@@ -28,21 +28,16 @@ from anyecg_ray import (
     bench_train,
     published,
     storage,
-    weights,
 )
 from anyecg_ray.backends import Compute, Estimator, cores
 from anyecg_ray.backfill import Backfill, backfill
 from anyecg_ray.bench_backfill import Marks
+from anyecg_ray.bench_setup import Setup, decoded
 from anyecg_ray.config import InputError
 from anyecg_ray.filters import without_median, zero_phase
-from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows, write_manifest
-from anyecg_ray.model import Bundle, load
-from anyecg_ray.predict import Fetched, Predict, Source, fetch
+from anyecg_ray.predict import Predict, Source, fetch
 from anyecg_ray.preprocess import preprocess
-from anyecg_ray.record import Record, decode
 from anyecg_ray.sampling import Sampled, sampled
-from anyecg_ray.schema import Status
-from anyecg_ray.synthetic import write_archive
 from anyecg_ray.warehouses import Kind
 
 STAGE_S = 5.0
@@ -74,7 +69,8 @@ class Bench(Compute):
 
     grow: list[str] = ["spans:1000:10000:100000"]
     """What grows, and through which values, in rising order: memory that a run took is not given back to the next.
-    spans of the archive; of an archive and a model made for it: seconds of a record, leads, indicators."""
+    spans of the archive; workers of a cluster on this machine; of an archive and a model made for it: seconds of a
+    record, leads, indicators."""
 
     published_batches: list[int] = [512, 32]
     """Batch sizes of the published way; the first is the published one. Empty: leave it out."""
@@ -116,65 +112,13 @@ class Bench(Compute):
 def bench(settings: Bench) -> dict[str, Any]:
     """Run it, print the table, and return the figures. Raises InputError where an input cannot be used."""
     with tempfile.TemporaryDirectory() as folder:
-        setup = _Setup(settings, folder)
+        setup = Setup(settings, folder)
         figures = _MEASURES[settings.what](setup)
     figures = {"machine": bench_table.machine(), "settings": settings.model_dump(), **figures}
     bench_table.show(figures)
     if settings.json_file:
         storage.write_atomic(settings.json_file, (json.dumps(figures, indent=2, default=str) + "\n").encode())
     return figures
-
-
-class _Setup:
-    """Archive, manifest and bundle of a run, and some of its records in memory."""
-
-    def __init__(self, settings: Bench, folder: str) -> None:
-        self.settings, self.folder = settings, folder
-        self.uri = settings.bundle or str(Path(folder, "bundle"))
-        if settings.bundle is None:
-            weights.init(weights.Init(out=self.uri, preset="full"))
-        self.bundle: Bundle = load(self.uri)
-        archive, dataset = settings.archive, settings.dataset
-        if archive is None:
-            archive, dataset = str(Path(folder, "archive")), "mc-med"
-            write_archive(archive, 40, seed=0, minutes=5)
-        self.manifest = str(Path(folder, "manifest.parquet"))
-        manifest(Manifest(archive=archive, dataset=dataset, out=self.manifest, workers=0))
-        self.source = Source(self.manifest, archive, self.bundle.recipe)
-        self.rows = pa.concat_tables(
-            read_rows(self.manifest, g, 0, n) for g, n in enumerate(open_manifest(self.manifest).row_groups)
-        )
-
-    def fetched(self) -> list[Fetched]:
-        """The first spans that can be read, with their bytes."""
-        found = fetch(self.rows.slice(0, 64), self.source)
-        return [f for f in found if f.status is Status.OK]
-
-    def windows(self, n: int = 512) -> np.ndarray:
-        """(n, leads, samples) float32 from these records, repeated where there are fewer."""
-        x = np.concatenate([preprocess(record, self.source.recipe).x for record in map(_decoded, self.fetched())])
-        return np.resize(x, (n, *x.shape[1:]))
-
-    def times(self) -> int:
-        """How often the records must be repeated to give the windows that are asked for."""
-        seconds = float(np.nansum(self.rows.column("n_samples").to_numpy() / self.rows.column("fs").to_numpy()))
-        return max(1, round(10 * self.settings.windows / seconds))
-
-    def repeated(self, spans: int) -> str:
-        """A manifest of the same spans again and again."""
-        ids = self.rows.column("span_id").to_pylist()
-        place = self.rows.schema.get_field_index("span_id")
-        uri = str(Path(self.folder, f"{spans}.parquet"))
-        tables = (
-            self.rows.set_column(place, "span_id", pa.array([f"{i}~{k}" for i in ids])).slice(0, spans - k * len(ids))
-            for k in range(-(-spans // len(ids)))
-        )
-        write_manifest(uri, self.source.archive, self.settings.dataset, tables)
-        return uri
-
-
-def _decoded(f: Fetched) -> Record:
-    return decode(f.header, f.blobs, f.start, f.stop, f.leads)
 
 
 def _rate(work: Callable[[], int]) -> float:
@@ -186,7 +130,7 @@ def _rate(work: Callable[[], int]) -> float:
     return done / (time.perf_counter() - started)
 
 
-def _model(setup: _Setup) -> dict[str, Any]:
+def _model(setup: Setup) -> dict[str, Any]:
     started = time.perf_counter()
     estimator = Estimator(setup.bundle, setup.settings)
     start_s = time.perf_counter() - started
@@ -200,8 +144,8 @@ def _model(setup: _Setup) -> dict[str, Any]:
     return {"model_windows_per_s": _rate(some), "model_start_s": start_s, "computed_by": str(estimator.choice)}
 
 
-def _preprocess(setup: _Setup) -> dict[str, Any]:
-    records = [_decoded(f) for f in setup.fetched()]
+def _preprocess(setup: Setup) -> dict[str, Any]:
+    records = [decoded(f) for f in setup.fetched()]
     raw = np.random.default_rng(0).standard_normal((64, 5000)).cumsum(axis=1)
     recipe = setup.source.recipe
 
@@ -228,12 +172,12 @@ def _preprocess(setup: _Setup) -> dict[str, Any]:
     }
 
 
-def _read(setup: _Setup) -> dict[str, Any]:
+def _read(setup: Setup) -> dict[str, Any]:
     rows = setup.rows.slice(0, 64)
     fetched = setup.fetched()
     size = sum(len(b) for f in fetched for b in f.blobs.values())
     fetching = _rate(lambda: sum(len(b) for f in fetch(rows, setup.source) for b in f.blobs.values()))
-    decoding = _rate(lambda: sum(_decoded(f).signals.nbytes and 1 for f in fetched))
+    decoding = _rate(lambda: sum(decoded(f).signals.nbytes and 1 for f in fetched))
     return {
         "fetch_mb_per_s": fetching / 1e6,
         "decode_spans_per_s": decoding,
@@ -241,12 +185,12 @@ def _read(setup: _Setup) -> dict[str, Any]:
     }
 
 
-def _read_both(setup: _Setup) -> dict[str, Any]:
+def _read_both(setup: Setup) -> dict[str, Any]:
     out = setup.settings.packed or str(Path(setup.folder, "packed"))
     return {**_read(setup), **bench_pack.measured(setup.source, out, _rate)}
 
 
-def _score(setup: _Setup) -> dict[str, Any]:
+def _score(setup: Setup) -> dict[str, Any]:
     stages = {**_read(setup), **_preprocess(setup)}
     before = _model(setup)
     whole = _end_to_end(setup, setup.times() * len(setup.rows))
@@ -269,25 +213,36 @@ def _score(setup: _Setup) -> dict[str, Any]:
     return figures
 
 
-def _growth(setup: _Setup) -> dict[str, Any]:
+def _growth(setup: Setup) -> dict[str, Any]:
     figures = {}
     for axis, values in [bench_growth.parsed(told) for told in setup.settings.grow]:
         for n in values:
-            figures[f"{n}_{axis}"] = _end_to_end(setup, n) if axis == "spans" else _grown(setup, axis, n)
+            figures[f"{n}_{axis}"] = _GROW.get(axis, partial(_grown, axis=axis))(setup, n)
     return figures
 
 
-def _grown(setup: _Setup, axis: bench_growth.Axis, n: int) -> dict[str, Any]:
+def _on_workers(setup: Setup, n: int) -> dict[str, Any]:
+    """On a cluster of so many workers, a copy of the model of one thread on each."""
+    settings = setup.settings
+    grown = settings.model_copy(update={"threads": 1, "predict": settings.predict.model_copy(update={"actors": n})})
+    folder = Path(setup.folder, f"{n}-workers")
+    folder.mkdir()
+    one = Setup(grown, str(folder))
+    with bench_growth.workers(n):
+        return _end_to_end(one, one.times() * len(one.rows))
+
+
+def _grown(setup: Setup, n: int, axis: bench_growth.Axis) -> dict[str, Any]:
     folder = Path(setup.folder, f"{n}-{axis}")
     made = {
         "archive": bench_growth.archive(axis, n, folder / "archive"), "dataset": "wfdb",
         "bundle": bench_growth.bundle(axis, n, folder / "bundle"),
     }  # fmt: skip
-    one = _Setup(setup.settings.model_copy(update=made), str(folder))
+    one = Setup(setup.settings.model_copy(update=made), str(folder))
     return _end_to_end(one, one.times() * len(one.rows))
 
 
-def _end_to_end(setup: _Setup, spans: int) -> dict[str, Any]:
+def _end_to_end(setup: Setup, spans: int) -> dict[str, Any]:
     """The back-fill's own pipeline and commits over a repeated manifest of so many spans."""
     uri = setup.repeated(spans)
     out = str(Path(setup.folder, f"out-{spans}"))
@@ -309,7 +264,7 @@ def _end_to_end(setup: _Setup, spans: int) -> dict[str, Any]:
     }
 
 
-def _backfill(setup: _Setup) -> dict[str, Any]:
+def _backfill(setup: Setup) -> dict[str, Any]:
     uri = setup.repeated(setup.times() * len(setup.rows))
     compute = setup.settings.model_dump(include=set(Compute.model_fields))
     job = Backfill(
@@ -325,13 +280,13 @@ def _backfill(setup: _Setup) -> dict[str, Any]:
     return figures
 
 
-def _train(setup: _Setup) -> dict[str, Any]:
+def _train(setup: Setup) -> dict[str, Any]:
     return bench_train.measured(Path(setup.folder), setup.settings.train_encounters, setup.settings.train_preset)
 
 
-def _serve(setup: _Setup) -> dict[str, Any]:
+def _serve(setup: Setup) -> dict[str, Any]:
     load, before = setup.settings, _model(setup)["model_windows_per_s"]
-    record = _decoded(setup.fetched()[0])
+    record = decoded(setup.fetched()[0])
     figures = bench_serve.measured(
         setup.uri, record, load.ecg_seconds, Path(setup.folder), load.connections, load.load_seconds, load.soak_minutes
     )
@@ -345,7 +300,7 @@ def _used(use: Sampled) -> dict[str, Any]:
     return {"cpu_share": use.cpu_share(), "driver_peak_mb": use.driver_mb, "all_peak_mb": use.all_mb}
 
 
-def _published(setup: _Setup) -> dict[int, float]:
+def _published(setup: Setup) -> dict[int, float]:
     """Windows per second of the published way by batch size; none for archives that are not on this disk."""
     if not storage.is_local(setup.source.archive):
         return {}
@@ -354,7 +309,7 @@ def _published(setup: _Setup) -> dict[int, float]:
     return {b: published.windows_per_s(setup.bundle, np.resize(strips, 3 * b).tolist(), b, cores()) for b in batches}
 
 
-def _strips(setup: _Setup) -> Any:
+def _strips(setup: Setup) -> Any:
     strips = []
     for row in setup.rows.to_pylist():
         length = round(10 * (row["fs"] or 0))
@@ -365,6 +320,8 @@ def _strips(setup: _Setup) -> Any:
     out[:] = strips
     return out
 
+
+_GROW: dict[str, Callable[[Setup, int], dict[str, Any]]] = {"spans": _end_to_end, "workers": _on_workers}
 
 _MEASURES = {
     "model": _model,

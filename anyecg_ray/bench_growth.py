@@ -1,8 +1,11 @@
-"""Archives and bundles in which one thing grows: a record's length, the leads, the indicators.
+"""Archives, bundles and clusters in which one thing grows: a record's length, the leads, the indicators, the workers.
 
 The network is the tiny one, so that what is measured is everything but the model.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,7 +17,7 @@ from anyecg_ray.config import InputError
 from anyecg_ray.leads import TWELVE_LEADS
 from anyecg_ray.model import IndicatorCard
 
-Axis = Literal["spans", "seconds", "leads", "indicators"]
+Axis = Literal["spans", "seconds", "leads", "indicators", "workers"]
 
 FS = 500
 SECONDS, INDICATORS = 60, 5
@@ -28,6 +31,26 @@ def parsed(text: str) -> tuple[Axis, list[int]]:
     if axis is None or not values or not all(value.isdecimal() and int(value) for value in values):
         raise InputError(f"setting grow: {text!r}; give {', '.join(get_args(Axis))} with numbers, as in seconds:10:600")
     return axis, [int(value) for value in values]
+
+
+@contextmanager
+def workers(n: int) -> Iterator[None]:
+    """A cluster of a head that runs no work and n workers, all on this machine; the block's jobs go there."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    before = os.environ.get("RAY_ADDRESS")
+    try:
+        for _ in range(n):
+            cluster.add_node(num_cpus=2)  # one for the model, one for what feeds it
+        cluster.wait_for_nodes()
+        os.environ["RAY_ADDRESS"] = cluster.address
+        yield
+    finally:
+        os.environ.pop("RAY_ADDRESS")
+        if before is not None:
+            os.environ["RAY_ADDRESS"] = before
+        cluster.shutdown()
 
 
 def archive(axis: Axis, value: int, folder: Path) -> str:

@@ -115,3 +115,18 @@ def test_the_graph_is_kept_and_a_cache_that_cannot_be_written_does_no_harm(monke
     monkeypatch.setenv("ANYECG_CACHE", "/proc/nowhere")
     assert Estimator(bundle, Compute(backend="openvino")).logits(x).shape == (3, 1)
     assert kept.exists()
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_lines_for_a_gpu_on_this_processor(compiled):
+    bundle = untrained("tiny", ["potassium_high", "calcium_value"], ["II"], "ecgfounder-finetune", 0)
+    x = windows(bundle, runners.CUDA_BATCH + 3)
+    run = runners.on_cuda(bundle.network(), half=False, compiled=compiled, device="cpu")
+    np.testing.assert_allclose(run(x), expected(bundle, x), atol=1e-5)
+
+
+def test_a_gpu_is_chosen_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    choice = choose(Compute(compiled=True))
+    assert (choice.backend, choice.device, choice.precision, choice.compiled) == ("torch", "cuda", "bfloat16", True)
+    assert choose(Compute(backend="openvino")).device == "cpu"

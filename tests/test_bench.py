@@ -92,7 +92,9 @@ def test_what_grows_has_the_size_that_was_asked_for(tmp_path):
 def test_growth_measures_every_size(data, bundle, capsys):
     archive = str(data / "cinc2021" / "training" / "georgia")
     flags = ["--archive", archive, "--bundle", bundle, "--windows", "2000"]
-    assert main(["bench", "growth", "--grow", "spans:1500", "--grow", "indicators:3", *flags]) == 0
+    grow = [flag for told in ("spans:1500", "indicators:3", "workers:2") for flag in ("--grow", told)]
+    assert main(["bench", "growth", *grow, *flags]) == 0
     shown = capsys.readouterr().out
     assert "1500_spans.end_to_end_windows_per_s" in shown
     assert "3_indicators.all_peak_mb" in shown
+    assert "2_workers.cpu_share" in shown

@@ -1,0 +1,84 @@
+"""What a benchmark runs on: archive, manifest and bundle, made when they are asked for, and some records in memory."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from anyecg_ray import weights
+from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows, write_manifest
+from anyecg_ray.model import Bundle, load
+from anyecg_ray.predict import Fetched, Source, fetch
+from anyecg_ray.preprocess import preprocess
+from anyecg_ray.record import Record, decode
+from anyecg_ray.schema import Status
+from anyecg_ray.synthetic import write_archive
+
+if TYPE_CHECKING:
+    from anyecg_ray.bench import Bench
+
+
+class Setup:
+    """Archive, manifest and bundle of a run, and some of its records in memory; made when they are asked for."""
+
+    def __init__(self, settings: "Bench", folder: str) -> None:
+        self.settings, self.folder = settings, folder
+        self.uri = settings.bundle or str(Path(folder, "bundle"))
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The model."""
+        if self.settings.bundle is None:
+            weights.init(weights.Init(out=self.uri, preset="full"))
+        return load(self.uri)
+
+    @cached_property
+    def source(self) -> Source:
+        """The archive and its manifest."""
+        archive, dataset = self.settings.archive, self.settings.dataset
+        if archive is None:
+            archive, dataset = str(Path(self.folder, "archive")), "mc-med"
+            write_archive(archive, 40, seed=0, minutes=5)
+        uri = str(Path(self.folder, "manifest.parquet"))
+        manifest(Manifest(archive=archive, dataset=dataset, out=uri, workers=0))
+        return Source(uri, archive, self.bundle.recipe)
+
+    @cached_property
+    def rows(self) -> pa.Table:
+        """The whole manifest."""
+        uri = self.source.manifest
+        return pa.concat_tables(read_rows(uri, g, 0, n) for g, n in enumerate(open_manifest(uri).row_groups))
+
+    def fetched(self) -> list[Fetched]:
+        """The first spans that can be read, with their bytes."""
+        found = fetch(self.rows.slice(0, 64), self.source)
+        return [f for f in found if f.status is Status.OK]
+
+    def windows(self, n: int = 512) -> np.ndarray:
+        """(n, leads, samples) float32 from these records, repeated where there are fewer."""
+        x = np.concatenate([preprocess(record, self.source.recipe).x for record in map(decoded, self.fetched())])
+        return np.resize(x, (n, *x.shape[1:]))
+
+    def times(self) -> int:
+        """How often the records must be repeated to give the windows that are asked for."""
+        seconds = float(np.nansum(self.rows.column("n_samples").to_numpy() / self.rows.column("fs").to_numpy()))
+        return max(1, round(10 * self.settings.windows / seconds))
+
+    def repeated(self, spans: int) -> str:
+        """A manifest of the same spans again and again."""
+        ids = self.rows.column("span_id").to_pylist()
+        place = self.rows.schema.get_field_index("span_id")
+        uri = str(Path(self.folder, f"{spans}.parquet"))
+        tables = (
+            self.rows.set_column(place, "span_id", pa.array([f"{i}~{k}" for i in ids])).slice(0, spans - k * len(ids))
+            for k in range(-(-spans // len(ids)))
+        )
+        write_manifest(uri, self.source.archive, self.settings.dataset, tables)
+        return uri
+
+
+def decoded(f: Fetched) -> Record:
+    """The span's signals."""
+    return decode(f.header, f.blobs, f.start, f.stop, f.leads)
