@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,6 +22,7 @@ from anyecg_ray.index_times import IndexTimes
 from anyecg_ray.lease import Lease
 from anyecg_ray.ledger import Ledger
 from anyecg_ray.manifest import ManifestFile, open_manifest, read_rows
+from anyecg_ray.manifest_file import span_seconds
 from anyecg_ray.model import Card, load
 from anyecg_ray.predict import Predict, Shard, Source
 from anyecg_ray.preprocess import Recipe
@@ -35,6 +37,11 @@ ERRORS = (Status.UNREADABLE, Status.MISSING_SIGNAL, Status.TRUNCATED, Status.MIS
 
 STOP_AFTER = 10_000
 """Spans after which a run stops early where too many of them were errors; fewer may just be a bad folder."""
+
+
+SHARD_SECONDS = 100_000.0
+"""Of ECG in a shard whose spans are long, so that rows reach the warehouse every few minutes and a kill costs no more:
+two cores without AMX score so much in two to three minutes."""
 
 
 class Backfill(Compute):
@@ -62,7 +69,7 @@ class Backfill(Compute):
     """span: one estimate from all of a span's windows. window: each 10-second window by itself."""
 
     shard_spans: int = 1000
-    """Spans that are committed together."""
+    """Spans that are committed together; fewer where they are long."""
 
     max_error_rate: float = 0.5
     """Fail (exit 1) where a larger share of the spans is unreadable, missing, truncated or without the lead."""
@@ -97,7 +104,7 @@ def backfill(settings: Backfill, watch: Watch = iter) -> Counter[str]:
         ledger.claim(_job(settings, manifest, card, cohort))
         warehouse = opened(settings.sink, settings.out)
         work = _Work(settings, source, card, ledger, lease)
-        shards = list(plan(manifest, settings.shard_spans))
+        shards = list(plan(settings.manifest, settings.shard_spans))
         if cohort:
             shards = list(cohort.choose(manifest, shards))
         lease.tell(shards=len(shards), spans=sum(shard.length for shard in shards))
@@ -108,16 +115,21 @@ def backfill(settings: Backfill, watch: Watch = iter) -> Counter[str]:
         ledger.save_tally()
         if cohort:
             cohort.write(ledger, card, settings.out)
-    _report(counts, run, f"estimates: {warehouse.where}\nstaging:   {ledger.staging}")
-    _check_errors(counts, settings.max_error_rate)
+        _report(counts, run, f"estimates: {warehouse.where}\nstaging:   {ledger.staging}")
+        _check_errors(counts, settings.max_error_rate)
     return counts
 
 
-def plan(manifest: ManifestFile, shard_spans: int) -> Iterator[Shard]:
+def plan(uri: str, shard_spans: int) -> Iterator[Shard]:
     """The manifest's rows as shards: slices of its row groups, which `manifest --update` never moves."""
-    for group, rows in enumerate(manifest.row_groups):
-        for offset in range(0, rows, shard_spans):
-            yield Shard(group, offset, min(shard_spans, rows - offset))
+    for group, seconds in enumerate(span_seconds(uri)):
+        until, offset = np.cumsum(seconds), 0
+        while offset < len(seconds):
+            before = until[offset - 1] if offset else 0.0
+            fits = int(np.searchsorted(until, before + SHARD_SECONDS, side="right"))
+            stop = min(max(fits, offset + 1), offset + shard_spans, len(seconds))
+            yield Shard(group, offset, stop - offset)
+            offset = stop
 
 
 class _Work:
@@ -156,15 +168,15 @@ class _Work:
 
     def score(self, todo: list[Shard], delivery: Delivery, watch: Watch) -> Run | None:
         """Score and deliver; what an earlier run left in staging goes first."""
-        try:
+        with delivery:
             delivery.catch_up()
             self._lease.check()
             return self._run(todo, delivery, watch) if todo else None
-        finally:
-            delivery.close()
 
     def _run(self, todo: list[Shard], delivery: Delivery, watch: Watch) -> Run:
-        run, progress = Run(), Progress(sum(shard.length for shard in todo), "spans")
+        spans = sum(shard.length for shard in todo)
+        run, progress = Run(), Progress(spans, "spans")
+        self._lease.tell(run_total=spans)
         settings, before = self._settings, len(self._ledger.done())
         try:
             with closing(
@@ -177,7 +189,7 @@ class _Work:
                     telemetry.spans(Counter(rows.column("status").to_pylist()))
                     delivery.add(shard.name, self._ledger.stage(shard.name, run.add(rows, self._card)))
                     self._tell(run, before + i)
-                    if run.spans.total() >= STOP_AFTER:
+                    if run.spans.total() >= STOP_AFTER and not settings.retry_status:  # all of those had failed
                         _check_errors(run.spans, settings.max_error_rate)
         finally:
             self._ledger.record(run.id, self._told(run))
@@ -215,6 +227,7 @@ def _job(settings: Backfill, manifest: ManifestFile, card: Card, cohort: IndexTi
         "preprocess_fingerprint": card.preprocess_fingerprint,
         "granularity": settings.granularity,
         "shard_spans": settings.shard_spans,
+        "shard_seconds": SHARD_SECONDS,
         "cohort": cohort.fingerprint if cohort else None,
         "row_groups": list(manifest.digests),
     }

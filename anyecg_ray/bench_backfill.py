@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from anyecg_ray import cluster, schema
 from anyecg_ray.backfill import Backfill, backfill, plan
 from anyecg_ray.ledger import Ledger
-from anyecg_ray.manifest import open_manifest
 from anyecg_ray.model import load
 from anyecg_ray.predict import Source
 from anyecg_ray.publish import publishable
@@ -90,7 +89,7 @@ def measured(job: Backfill, source: Source, kinds: list[Kind], postgres: str | N
 
 
 def _bare(job: Backfill, source: Source) -> float:
-    todo, marks = list(plan(open_manifest(job.manifest), job.shard_spans)), Marks()
+    todo, marks = list(plan(job.manifest, job.shard_spans)), Marks()
     with closing(scored(todo, source, job.bundle, job.predict, job, marks.watch)) as shards:
         for _ in shards:
             pass

@@ -8,14 +8,20 @@ and is written again. The same holds whether rows come fresh from the pipeline o
 """
 
 import json
+import sys
+import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from types import TracebackType
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from anyecg_ray import storage, telemetry
 from anyecg_ray.config import InputError, Settings
+from anyecg_ray.ending import Terminated
 from anyecg_ray.lease import Lease
 from anyecg_ray.ledger import Ledger
 from anyecg_ray.model import Card, load
@@ -27,6 +33,9 @@ ROWS = 500_000
 
 SHARDS = 500
 """Shards of one commit at most: their names ride in it."""
+
+LAST_S = 15.0
+"""Seconds for the last commits of a job that was asked to end: staging keeps what they do not bring in."""
 
 
 class Publish(Settings):
@@ -51,8 +60,8 @@ def publish(settings: Publish) -> int:
     with Lease(ledger.staging, {"verb": "publish"}) as lease:
         delivery = Delivery(ledger, warehouse, card, settings.sink.every, lease)
         waiting = delivery.waiting()
-        delivery.catch_up()
-        delivery.close()
+        with delivery:
+            delivery.catch_up()
     print(f"{len(waiting):,} shards published to {warehouse.where}; {len(delivery.sent):,} are there")
     return len(waiting)
 
@@ -61,7 +70,6 @@ def publish(settings: Publish) -> int:
 class _Shard:
     """Rows of schema.STAGING that wait for a commit."""
 
-    name: str
     version: int
     rows: pa.Table
 
@@ -75,10 +83,22 @@ class Delivery:
         self._log = storage.join(ledger.delivered, warehouse.name)
         self._number = warehouse.version(ledger.job["id"])
         self.sent: dict[str, int] = self._read_log()
-        self._waiting: list[_Shard] = []
-        self._rows, self._since = 0, time.monotonic()
-        self._pool = ThreadPoolExecutor(1)
+        self._waiting: dict[str, _Shard] = {}
+        self._since = time.monotonic()
         self._running: Future[None] | None = None
+
+    def __enter__(self) -> "Delivery":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        """Commit the rest and wait for it, for LAST_S seconds at most where the job was asked to end."""
+        asked = kind is not None and issubclass(kind, (KeyboardInterrupt, Terminated))
+        until = time.monotonic() + LAST_S if asked else None
+        try:
+            self.flush(until)
+            self._wait(until)
+        except TimeoutError:
+            print(f"{self._warehouse.where} is slow: what it lacks goes there with the next run", file=sys.stderr)
 
     def waiting(self) -> list[str]:
         """Shards of the ledger whose latest rows the warehouse does not hold."""
@@ -94,38 +114,44 @@ class Delivery:
 
         Raises JobError where an earlier commit failed.
         """
-        self._waiting.append(_Shard(shard, self._ledger.staged()[shard], rows))
-        self._rows += len(rows) * len(self._card.indicators)
-        if self._rows >= ROWS or len(self._waiting) >= SHARDS or time.monotonic() - self._since >= self._every:
+        # rows that an earlier run left and that were scored again meanwhile give way: a key goes once into a commit
+        self._waiting[shard] = _Shard(self._ledger.staged()[shard], rows)
+        if self._many() or time.monotonic() - self._since >= self._every:
             self.flush()
 
-    def flush(self) -> None:
-        """Commit what waits, beside whatever goes on; one commit at a time."""
-        if self._running is not None:
-            self._running.result()
-        some, self._waiting = self._waiting, []
-        self._rows, self._since = 0, time.monotonic()
-        self._running = self._pool.submit(self._commit_all, some) if some else None
+    def flush(self, until: float | None = None) -> None:
+        """Commit what waits, beside whatever goes on; one commit at a time.
 
-    def close(self) -> None:
-        """Commit the rest and wait for it."""
-        self.flush()
-        if self._running is not None:
-            self._running.result()
-        self._pool.shutdown()
+        until: of time.monotonic(), how long it may wait for the commit before. Raises TimeoutError past it.
+        """
+        self._wait(until)
+        some, self._waiting = self._waiting, {}
+        self._since = time.monotonic()
+        self._running = _beside(lambda: self._commit_all(some)) if some else None
 
-    def _commit_all(self, shards: list[_Shard]) -> None:
+    def _wait(self, until: float | None) -> None:
+        if self._running is not None:
+            self._running.result(None if until is None else max(0.0, until - time.monotonic()))
+
+    def _many(self) -> bool:
+        units = sum(_units(shard.rows, self._granularity) for shard in self._waiting.values())
+        return units * len(self._card.indicators) >= ROWS or len(self._waiting) >= SHARDS
+
+    def _commit_all(self, shards: dict[str, _Shard]) -> None:
         # rows that may be there already take the longer way, so they go by themselves
-        for replace in (False, True):
-            if some := [s for s in shards if (s.name in self.sent) == replace]:
+        new = {name: shard for name, shard in shards.items() if name not in self.sent}
+        changed = {name: shard for name, shard in shards.items() if name in self.sent}
+        for some, replace in ((new, False), (changed, True)):
+            if some:
                 self._commit(some, replace)
         self._ledger.save_tally()
 
-    def _commit(self, shards: list[_Shard], replace: bool) -> None:
+    def _commit(self, shards: dict[str, _Shard], replace: bool) -> None:
         self._lease.check()
-        rows = pa.concat_tables(_numbered(i, self._published(s.rows)) for i, s in enumerate(shards))
+        self._ledger.check()
+        rows = pa.concat_tables(_numbered(i, self._published(s.rows)) for i, s in enumerate(shards.values()))
         number = self._number + 1
-        carried = {s.name: s.version for s in shards}
+        carried = {name: shard.version for name, shard in shards.items()}
         storage.write_atomic(self._entry(number), json.dumps(carried).encode())
         with telemetry.stage("commit"):
             self._warehouse.commit(rows, self._ledger.job["id"], number, list(carried), replace)
@@ -148,6 +174,26 @@ class Delivery:
                 )
             sent.update(json.loads(entry))
         return sent
+
+
+def _beside(action: Callable[[], None]) -> "Future[None]":
+    """The action in a thread that does not keep the process from ending."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            action()
+            future.set_result(None)
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def _units(rows: pa.Table, granularity: Granularity) -> int:
+    """How many spans or windows will be published."""
+    return len(rows) if granularity == "span" else len(pc.list_flatten(rows.column("values")))
 
 
 def _numbered(index: int, rows: pa.Table) -> pa.Table:

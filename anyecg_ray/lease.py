@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -26,6 +27,13 @@ BEAT = 10.0
 
 SILENT = 45.0
 """Seconds without a sign of life after which a driver on another machine counts as dead."""
+
+SURELY_DEAD = 600.0
+"""Seconds since the last sign of life, by clocks that may differ, after which nobody watches for another."""
+
+
+KEPT = ("shards", "spans")
+"""What a driver that does not say so itself, `publish`, leaves as the last one said it."""
 
 
 class Lease:
@@ -43,6 +51,7 @@ class Lease:
         before = read(self._uri)
         if before is not None and before.get("state") == "running":
             _wait_for_death(before, self._uri)
+        self._told = {**{k: before[k] for k in KEPT if k in (before or {})}, **self._told} if before else self._told
         self._write()
         self._thread.start()
         return self
@@ -93,7 +102,7 @@ def read(uri: str) -> dict[str, Any] | None:
 
 def alive(told: dict[str, Any]) -> bool | None:
     """Whether the driver lives; None where this machine cannot tell."""
-    if told["host"] != socket.gethostname() or told["boot"] != psutil.boot_time():
+    if any(told.get(name) != mine for name, mine in _here().items()):
         return None
     try:
         return bool(psutil.Process(told["pid"]).create_time() == told["born"])
@@ -103,7 +112,7 @@ def alive(told: dict[str, Any]) -> bool | None:
 
 def _wait_for_death(before: dict[str, Any], uri: str) -> None:
     living = alive(before)
-    if living is None and time.time() - before["beat_at"] < SILENT:
+    if living is None and time.time() - before["beat_at"] < SURELY_DEAD:
         print(
             f"another driver ({before['host']}) was here; watching {SILENT:.0f} s for a sign of life", file=sys.stderr
         )
@@ -123,11 +132,17 @@ def _me() -> dict[str, Any]:
     born = psutil.Process().create_time()
     return {
         "token": uuid.uuid4().hex,
-        "host": socket.gethostname(),
         "pid": os.getpid(),
         "born": born,
-        "boot": psutil.boot_time(),
+        **_here(),
     }
+
+
+def _here() -> dict[str, Any]:
+    """What tells whether a process number means a process of ours: containers of one machine have their own."""
+    namespace = Path("/proc/self/ns/pid")
+    numbers = os.readlink(namespace) if namespace.exists() else None
+    return {"host": socket.gethostname(), "boot": psutil.boot_time(), "numbers": numbers}
 
 
 def _line(error: BaseException | None) -> str | None:

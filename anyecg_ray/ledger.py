@@ -10,7 +10,10 @@ OUT/staging/MODEL_ID/MODEL_VERSION/_delivered/     what each warehouse holds of 
 OUT/runs/RUN_ID.json                               one run: settings, backend, versions, counts, times
 """
 
+import contextlib
 import json
+import os
+import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +24,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from anyecg_ray import schema, storage
-from anyecg_ray.config import InputError
+from anyecg_ray.config import InputError, JobError
 from anyecg_ray.schema import Status
 
 PART, AGAIN, SCORED = "part-", "_again-", "_scored-"
 """Readers of Parquet pass over names that begin with an underscore."""
 
 JOB, TALLY = "_job.json", "_tally.json"
+
+YOUNG_S = 60.0
+"""Seconds for which a file that is not yet whole may still be written."""
 
 AT_ONCE = 32
 """Parts that are read, and marks that are written, at once."""
@@ -65,10 +71,14 @@ class Ledger:
                 "give the same ones to go on with it, or another --out"
             )
         self._job = before
-        for file in storage.files(self.staging):  # what a killed driver was writing
-            if file.startswith(".") and file.endswith(".tmp"):
-                storage.remove(storage.join(self.staging, file))
+        self._tidy()
         self.refresh()
+
+    def check(self) -> None:
+        """Raise JobError where another driver, begun in the same moment, wrote a job of its own over this one."""
+        found = _read_json(storage.join(self.staging, JOB)) or {}
+        if found.get("id") != self._job["id"]:
+            raise JobError(f"{self._out}: another back-fill began here in the same moment; run the same line again")
 
     def open(self) -> None:
         """Read what is there. Raises InputError where no back-fill ever began."""
@@ -185,6 +195,15 @@ class Ledger:
         if before is not None:
             storage.write_atomic(storage.join(self.staging, f"{SCORED}{shard}.{before + 1}"), b"")
             storage.remove(storage.join(self.staging, f"{SCORED}{shard}.{before}"))
+
+    def _tidy(self) -> None:
+        """Remove what a killed driver was writing; a young file may be another's that is about to be refused."""
+        for file in storage.files(self.staging):
+            if file.startswith(".") and file.endswith(".tmp"):
+                path = storage.join(self.staging, file)
+                with contextlib.suppress(FileNotFoundError):  # on S3 nothing is left behind
+                    if time.time() - os.stat(storage.absolute(path)).st_mtime > YOUNG_S:
+                        storage.remove(path)
 
     def _mark(self, shard: str) -> None:
         text = " ".join(sorted(self._again[shard]))

@@ -56,11 +56,11 @@ def _of(out: str, model_id: str, version: str) -> dict[str, Any]:
         "spans_per_second": round(driver["run_spans"] / seconds, 2) if seconds else None,
         "windows_per_second": round(driver["run_windows"] / seconds, 2) if seconds else None,
         "seconds_left": None,
-        "shards_delivered": dict(_delivered(ledger)),
+        "shards_delivered": dict(_delivered(ledger, driver.get("state") == "ended")),
         "last_error": driver.get("error"),
     }
-    if running and spans and told["spans_per_second"]:
-        told["seconds_left"] = round((spans - counts.total()) / told["spans_per_second"])
+    if running and told["spans_per_second"]:
+        told["seconds_left"] = round((driver["run_total"] - driver["run_spans"]) / told["spans_per_second"])
     return told
 
 
@@ -71,15 +71,16 @@ def _running(driver: dict[str, Any]) -> bool:
     return time.time() - driver["beat_at"] < SILENT if living is None else living
 
 
-def _delivered(ledger: Ledger) -> Iterator[tuple[str, int]]:
-    """Warehouses, with the shards that commits to them carry."""
+def _delivered(ledger: Ledger, ended: bool) -> Iterator[tuple[str, int]]:
+    """Warehouses, with the shards that are there. The last entry is written before its commit, which may yet fail."""
     try:
         names = storage.list_folder(ledger.delivered)[0]
     except storage.MissingObject:
         return
     for name in names:
         folder = storage.join(ledger.delivered, name)
-        entries = storage.read_ranges([storage.Range(storage.join(folder, f)) for f in storage.list_folder(folder)[1]])
+        files = storage.files(folder)
+        entries = storage.read_ranges([storage.Range(storage.join(folder, f)) for f in files[: None if ended else -1]])
         yield name, len({shard for e in entries if isinstance(e, bytes) for shard in json.loads(e)})
 
 

@@ -18,6 +18,7 @@ from anyecg_ray.manifest import Manifest, manifest, open_manifest
 from anyecg_ray.predict import Shard
 from anyecg_ray.schema import Status
 from anyecg_ray.scoring import finished
+from anyecg_ray.status import Progress, status
 from anyecg_ray.weights import Init, init
 
 
@@ -181,6 +182,18 @@ def test_too_many_errors_fail_the_job(bundle, tmp_path, on_ray):
     with pytest.raises(JobError, match=r"5 of 17 spans could not be scored \(2 unreadable, .*--max-error-rate"):
         backfill(settings)
     assert len(table(settings)) == 17 * 2  # and all that could be had is there
+    (told,) = status(Progress(out=settings.out))
+    assert told["state"] == "stopped"
+    assert "--max-error-rate" in told["last_error"]
+
+
+def test_more_failures_than_stop_a_job_can_be_tried_again(bundle, tmp_path, on_ray, monkeypatch):
+    write_broken(tmp_path / "archive")
+    manifest(Manifest(archive=str(tmp_path / "archive"), out=str(tmp_path / "m.parquet"), workers=0))
+    settings = Backfill(manifest=str(tmp_path / "m.parquet"), bundle=bundle, out=str(tmp_path / "o"), shard_spans=4)
+    before = backfill(settings)
+    monkeypatch.setattr("anyecg_ray.backfill.STOP_AFTER", 1)
+    assert backfill(settings.model_copy(update={"retry_status": [Status.UNREADABLE]})) == before
 
 
 @pytest.mark.parametrize(
@@ -205,11 +218,19 @@ def test_a_typo_in_a_setting(job, capsys):
     assert "did you mean --manifest?" in capsys.readouterr().err
 
 
-def test_plan_covers_every_row_once():
-    file = type("M", (), {"row_groups": (2500, 1, 1000)})
-    assert list(plan(file, 1000)) == [
+def test_plan_covers_every_row_once(monkeypatch):
+    groups = iter([np.full(2500, 10.0), np.array([10.0]), np.full(1000, 0.0)])
+    monkeypatch.setattr("anyecg_ray.backfill.span_seconds", lambda uri: groups)
+    assert list(plan("m.parquet", 1000)) == [
         Shard(*s) for s in [(0, 0, 1000), (0, 1000, 1000), (0, 2000, 500), (1, 0, 1), (2, 0, 1000)]
     ]
+
+
+def test_long_spans_make_small_shards(monkeypatch):
+    hour, day = 3600.0, 86_400.0
+    groups = iter([np.array([hour] * 30 + [2 * day, day, 10.0, 10.0])])
+    monkeypatch.setattr("anyecg_ray.backfill.span_seconds", lambda uri: groups)
+    assert [(s.offset, s.rows) for s in plan("m.parquet", 1000)] == [(0, 27), (27, 3), (30, 1), (31, 3)]
 
 
 def test_a_shard_is_finished_with_its_last_row():

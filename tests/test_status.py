@@ -32,7 +32,7 @@ def test_what_is_done_and_delivered(tmp_path, capsys):
     with Lease(book.staging, {"verb": "backfill"}) as lease:
         delivery = Delivery(book, opened(Sink(), str(tmp_path)), card, 60, lease)
         delivery.add("000000-000000", book.stage("000000-000000", staging(SPANS)))
-        lease.tell(shards=4, spans=12, run_spans=3, run_windows=5, run_seconds=1.5)
+        lease.tell(shards=4, spans=12, run_total=12, run_spans=3, run_windows=5, run_seconds=1.5)
         lease._write()
         (told,) = status(Progress(out=str(tmp_path)))
         assert told["state"] == "running"
@@ -40,7 +40,8 @@ def test_what_is_done_and_delivered(tmp_path, capsys):
         assert told["spans_by_status"] == {"ok": 1, "flat": 1, "missing_signal": 1}
         assert told["seconds_left"] == pytest.approx(9 / 2, abs=1)
         assert told["shards_delivered"] == {}
-        delivery.close()
+        with delivery:
+            pass
     assert "shards 1 of 4, spans 3 of 12" in capsys.readouterr().out
     assert main(["status", "--out", str(tmp_path), "--format", "json"]) == 0
     (told,) = json.loads(capsys.readouterr().out)
@@ -55,6 +56,25 @@ def test_the_last_error_is_told(tmp_path):
         raise JobError("the warehouse is on fire")
     (told,) = status(Progress(out=str(tmp_path)))
     assert (told["state"], told["last_error"]) == ("stopped", "the warehouse is on fire")
+
+
+def test_publish_leaves_what_a_back_fill_said_of_its_size(tmp_path):
+    book = ledger(tmp_path)
+    with Lease(book.staging, {"verb": "backfill"}) as lease:
+        lease.tell(shards=4, spans=12)
+    with Lease(book.staging, {"verb": "publish"}):
+        pass
+    (told,) = status(Progress(out=str(tmp_path)))
+    assert (told["shards"], told["spans"]) == (4, 12)
+
+
+def test_a_commit_under_way_is_not_told_as_made(tmp_path):
+    book = ledger(tmp_path)
+    with Lease(book.staging, {}):
+        for number in (1, 2):
+            storage.write_atomic(f"{book.delivered}/w/{number:08d}.json", json.dumps({f"s{number}": 0}).encode())
+        (told,) = status(Progress(out=str(tmp_path)))
+    assert told["shards_delivered"] == {"w": 1}
 
 
 def test_no_back_fill_here(tmp_path, capsys):
@@ -94,6 +114,11 @@ def test_a_driver_elsewhere_is_watched_for_a_sign_of_life(tmp_path, monkeypatch)
     (tmp_path / FILE).write_text(json.dumps(away))
     with Lease(str(tmp_path), {}):  # silent: it takes over
         pass
+    container = {**mine, "numbers": "pid:[1]", "pid": 1, "state": "running", "beat_at": time.time() - 60}
+    (tmp_path / FILE).write_text(json.dumps(container))  # its numbers are not ours, and its clock may be behind
+    began = time.monotonic()
+    with Lease(str(tmp_path), {}):
+        assert time.monotonic() - began > 0.2
     now = away | {"beat_at": time.time()}
     beats = iter([now, now | {"beat_at": time.time() + 5}])
     monkeypatch.setattr(lease, "read", lambda uri: next(beats))

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from places import place, psql
 from test_publish import PROVENANCE, SPANS, staging
@@ -66,13 +67,17 @@ def test_two_versions_stand_side_by_side_and_the_newest_can_be_asked_for(place):
     warehouse.commit(published(SPANS), "one", 1, ["000000-000000"], replace=False)
     later = published(SPANS[:1], "2", at=datetime(2292, 1, 1, tzinfo=UTC))
     warehouse.commit(later, "two", 1, ["000000-000000"], replace=False)
+    again = published(SPANS[:1], at=datetime(2293, 1, 1, tzinfo=UTC))  # a span of the older one, scored once more
+    first = published(SPANS)
+    others = first.filter(pc.not_equal(first.column("span_id"), "s0#0"))
+    warehouse.commit(pa.concat_tables([again, others]), "one", 2, ["000000-000000"], replace=True)
     rows = place.rows()
     assert len(rows) == 8
     assert not rows.duplicated(KEY).any()
     if place.sink.kind == "postgres":
         latest = psql(place.sink.uri, "SELECT * FROM anyecg.ecg_lab_estimate_latest")
     else:
-        with open(storage.join(place.out, "ecg_lab_estimate_latest.sql")) as file:
+        with open(storage.join(place.out, f"ecg_lab_estimate_latest.{place.sink.kind}.sql")) as file:
             latest = duckdb_latest(rows, file.read())
     assert len(latest) == 6
     assert latest.set_index("span_id").model_version.to_dict() == {"s0#0": "2", "s1#0": "1", "s2#0": "1"}

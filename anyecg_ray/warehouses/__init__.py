@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from anyecg_ray import storage
-from anyecg_ray.config import InputError, Settings, fingerprint
+from anyecg_ray.config import InputError, JobError, Settings, fingerprint
 from anyecg_ray.warehouses import latest
 
 Kind = Literal["parquet", "iceberg", "postgres", "delta"]
@@ -61,8 +61,11 @@ class Warehouse(Protocol):
     def commit(self, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool) -> None:
         """Make the rows visible and `version` the job's last commit, both or neither.
 
-        replace: rows of the same spans and model version may be there and give way.
-        Raises InputError or JobError, in one line, where the warehouse does not take them.
+        rows: of one model version, with a column `shard`, an index into `shards`.
+        replace: rows of the same spans and model version may be there and give way. Where another job has written
+        rows of that model version they always do, or the commit is refused.
+        Raises InputError or JobError, in one line, where the warehouse does not take them, and JobError where a
+        commit of that number carried other shards: another driver of the job is at work.
         """
 
 
@@ -76,7 +79,7 @@ def opened(sink: Sink, out: str) -> Warehouse:
         missing = f"--sink.kind {sink.kind} needs {error.name}; pip install 'anyecg_ray[warehouse]'"
         raise InputError(missing) from None
     if warehouse.table_sql:
-        latest.write(out, warehouse.table_sql)
+        latest.write(out, sink.kind, warehouse.table_sql)
     return warehouse
 
 
@@ -111,6 +114,17 @@ def told(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings to write down: without the values of the properties that are secret."""
     hidden = {k: "…" if any(s in k.lower() for s in SECRET) else v for k, v in settings["sink"]["properties"].items()}
     return {**settings, "sink": {**settings["sink"], "properties": hidden}}
+
+
+def model_of(rows: pa.Table) -> str:
+    """The model version that all rows have."""
+    version: str = rows.column("model_version")[0].as_py()
+    return version
+
+
+def overtaken(where: str, version: int) -> JobError:
+    """What is raised where a commit's number is taken by another."""
+    return JobError(f"{where}: another driver of this job made its commit {version}; run the same line again")
 
 
 def same_place(*parts: str) -> str:

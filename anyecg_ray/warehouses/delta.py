@@ -6,18 +6,28 @@ partitions): the days of the ECGs would scatter every commit over thousands of s
 """
 
 import os
+import time
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from anyecg_ray import storage
-from anyecg_ray.config import InputError, JobError
-from anyecg_ray.warehouses import same_place
+from anyecg_ray.config import InputError, JobError, fingerprint
+from anyecg_ray.warehouses import model_of, overtaken, same_place
 
 PARTITIONS = ["model_version", "estimated_date"]
+
+ATTEMPTS = 10
+"""Of a commit that other writers of the table overtake."""
+
+HISTORY = 50
+"""Commits of all writers among which one whose answer was lost is looked for."""
+
+SEVERAL = 1
+"""Instead of the job that writes a model version's rows: their keys may meet, so each commit replaces by key."""
 
 
 class Delta:
@@ -33,29 +43,53 @@ class Delta:
 
     def version(self, job: str) -> int:
         """Implements Warehouse."""
-        table = self._table()
-        return 0 if table is None else int(table.transaction_version(_app(job)) or 0)
+        return _last(self._table(), job)
 
     def commit(self, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool) -> None:
         """Implements Warehouse."""
         rows = rows.drop_columns("shard")
         rows = rows.append_column("estimated_date", pc.cast(rows.column("estimated_at"), pa.date32()))
-        how: dict[str, Any] = {"mode": "overwrite", "predicate": _of(rows)} if replace else {"mode": "append"}
-        try:
-            write_deltalake(
-                self.where,
-                rows,
-                partition_by=PARTITIONS,
-                schema_mode="merge",
-                storage_options=self._options or None,
-                commit_properties=CommitProperties(
-                    custom_metadata={"anyecg.job": job, "anyecg.shards": ",".join(shards)},
-                    app_transactions=[Transaction(_app(job), version)],
-                ),
-                **how,
-            )
-        except (DeltaError, OSError) as error:
-            raise JobError(f"{self.where}: Delta did not take a commit ({_line(error)})") from None
+        for attempt in range(ATTEMPTS):
+            try:
+                table = self._table()
+                if _last(table, job) < version:
+                    self._write(table, rows, job, version, shards, replace)
+                elif table is None or not _made_before(table, job, version, shards):
+                    raise overtaken(self.where, version)
+                return
+            except CommitFailedError:  # another job's commit of the same model came between: on top of it
+                time.sleep(0.1 * 2 ** min(attempt, 5))
+            except (DeltaError, OSError) as error:
+                raise JobError(f"{self.where}: Delta did not take a commit ({_line(error)})") from None
+        raise JobError(f"{self.where}: {ATTEMPTS} commits in a row were overtaken by others; run the same line again")
+
+    def _write(
+        self, table: DeltaTable | None, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool
+    ) -> None:
+        writer = f"anyecg/writer/{model_of(rows)}"
+        before = _number(job) if table is None else table.transaction_version(writer) or _number(job)
+        several = before != _number(job)
+        how: dict[str, Any] = {"mode": "append"}
+        if replace or several:
+            how = {"mode": "overwrite", "predicate": _of(rows)}
+        write_deltalake(
+            self.where if table is None else table,
+            rows,
+            partition_by=PARTITIONS,
+            schema_mode="merge",
+            storage_options=self._options or None,
+            commit_properties=CommitProperties(
+                custom_metadata={
+                    "anyecg.job": job, "anyecg.commit": str(version), "anyecg.shards": ",".join(shards)
+                },
+                # two writers of one model version conflict, so that none misses what the other has begun
+                app_transactions=[
+                    Transaction(_app(job), version),
+                    Transaction(writer, SEVERAL if several else _number(job)),
+                ],
+            ),
+            **how,
+        )  # fmt: skip
 
     def _table(self) -> DeltaTable | None:
         try:
@@ -68,6 +102,21 @@ class Delta:
 
 def _app(job: str) -> str:
     return f"anyecg/{job}"
+
+
+def _last(table: DeltaTable | None, job: str) -> int:
+    return 0 if table is None else int(table.transaction_version(_app(job)) or 0)
+
+
+def _number(job: str) -> int:
+    """The job as a number, which is all that an application transaction holds; never SEVERAL."""
+    return int(fingerprint(job)[:12], 16) + SEVERAL + 1
+
+
+def _made_before(table: DeltaTable, job: str, version: int, shards: list[str]) -> bool:
+    """Whether this very commit was made and its answer lost."""
+    wanted = {"anyecg.job": job, "anyecg.commit": str(version), "anyecg.shards": ",".join(shards)}
+    return any(wanted.items() <= entry.items() for entry in table.history(HISTORY))
 
 
 def _of(rows: pa.Table) -> str:

@@ -12,18 +12,25 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError, NoSuchTableError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
 from pyiceberg.expressions import And, In
-from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.table import Table
 
 from anyecg_ray import storage
-from anyecg_ray.config import InputError, JobError
+from anyecg_ray.config import InputError, JobError, fingerprint
 from anyecg_ray.schema import ECG_LAB_ESTIMATE
-from anyecg_ray.warehouses import Sink, same_place
+from anyecg_ray.warehouses import Sink, model_of, overtaken, same_place
 
 ATTEMPTS = 10
 """Of a commit that other writers of the table overtake."""
+
+SEVERAL = "several"
+"""Instead of the job that writes a model version's rows: their keys may meet, so each commit replaces by key."""
 
 TABLE = {
     # a snapshot a minute: keep the metadata files of the last ones, and join the small manifests
@@ -53,7 +60,7 @@ class Iceberg:
 
     def version(self, job: str) -> int:
         """Implements Warehouse."""
-        return _version(self._loaded(), job)
+        return _last(self._loaded(), job)[0]
 
     def commit(self, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool) -> None:
         """Implements Warehouse. Another writer's commit in between is no error: ours is tried again on top of it."""
@@ -61,10 +68,14 @@ class Iceberg:
         for attempt in range(ATTEMPTS):
             try:
                 table = self._loaded()
-                if _version(table, job) >= version:  # this very commit, whose answer was lost
-                    return
-                self._try(table, rows, job, version, shards, replace)
-                return
+                number, carried = _last(table, job)
+                if number < version:
+                    self._try(table, rows, job, version, shards, replace)
+                elif (number, carried) != (version, fingerprint(shards)):
+                    raise overtaken(self.where, version)
+                return  # made just now, or before, and its answer was lost
+            except JobError:
+                raise
             except CommitFailedException:
                 time.sleep(0.1 * 2 ** min(attempt, 5))
             except Exception as error:  # storage, catalog: each has errors of its own
@@ -74,13 +85,20 @@ class Iceberg:
         raise JobError(f"{self.where}: {ATTEMPTS} commits in a row were overtaken by others; run the same line again")
 
     def _try(self, table: Table, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool) -> None:
+        model = model_of(rows)
+        before = table.properties.get(_writer(model), job)
         about = {"anyecg.job": job, "anyecg.commit": str(version), "anyecg.shards": ",".join(shards)}
         with table.transaction() as transaction:
             if missing := [f for f in ECG_LAB_ESTIMATE if f.name not in table.schema().column_names]:
                 with transaction.update_schema() as update:
                     update.union_by_name(pa.schema([f.with_nullable(True) for f in missing]))
-            transaction.set_properties({_property(job): str(version)})
-            if replace:
+            transaction.set_properties(
+                {
+                    _commit(job): f"{version} {fingerprint(shards)}",
+                    _writer(model): job if before == job else SEVERAL,
+                }
+            )
+            if replace or before != job:
                 transaction.overwrite(rows, overwrite_filter=_of(rows), snapshot_properties=about)
             else:
                 transaction.append(rows, snapshot_properties=about)
@@ -89,12 +107,18 @@ class Iceberg:
         return self._catalog.load_table(self._table_name)
 
 
-def _property(job: str) -> str:
+def _commit(job: str) -> str:
     return f"anyecg.commit.{job}"
 
 
-def _version(table: Table, job: str) -> int:
-    return int(table.properties.get(_property(job), 0))
+def _writer(model: str) -> str:
+    return f"anyecg.writer.{model}"
+
+
+def _last(table: Table, job: str) -> tuple[int, str]:
+    """Number of the job's last commit, and the fingerprint of the shards that it carried."""
+    number, _, carried = table.properties.get(_commit(job), "0").partition(" ")
+    return int(number), carried
 
 
 def _made(catalog: Catalog, name: str) -> None:
@@ -107,11 +131,15 @@ def _made(catalog: Catalog, name: str) -> None:
         catalog.create_namespace(name.rpartition(".")[0])
     except NamespaceAlreadyExistsError:
         pass
-    table = catalog.create_table_if_not_exists(name, ECG_LAB_ESTIMATE, properties=TABLE)
-    if table.spec() == PartitionSpec():
-        with table.update_spec() as spec:
+    try:
+        with (
+            catalog.create_table_transaction(name, ECG_LAB_ESTIMATE, properties=TABLE) as transaction,
+            transaction.update_spec() as spec,
+        ):
             spec.add_identity("model_version")
             spec.add_field("estimated_at", "day", "estimated_day")
+    except (TableAlreadyExistsError, CommitFailedException):  # by another driver, in the same moment
+        catalog.load_table(name)
 
 
 def _of(rows: pa.Table) -> Any:

@@ -1,10 +1,12 @@
 """A folder of Parquet: MODEL_VERSION/part-JOB-SHARD.parquet, each shard a file that appears whole.
 
 A shard's file bears its name, so writing it again replaces it; `_delivered-JOB.json` holds the number of the job's last
-commit and is written after the files. Folders without "=": pyarrow refuses a partition that is also a column.
+commit and is written after the files. Files of two jobs could hold the same key and none give way, so that a model
+version belongs to one job. Folders without "=": pyarrow refuses a partition that is also a column.
 """
 
 import json
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +14,9 @@ import pyarrow.parquet as pq
 
 from anyecg_ray import storage
 from anyecg_ray.config import InputError
-from anyecg_ray.warehouses import same_place
+from anyecg_ray.warehouses import model_of, overtaken, same_place
+
+DELIVERED = "_delivered-"
 
 
 class Parquet:
@@ -27,19 +31,34 @@ class Parquet:
 
     def version(self, job: str) -> int:
         """Implements Warehouse."""
-        try:
-            return int(json.loads(storage.read_bytes(self._marker(job)))["version"])
-        except storage.MissingObject:
-            return 0
+        return int(self._told(f"{DELIVERED}{job}.json").get("version", 0))
 
     def commit(self, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool) -> None:
-        """Implements Warehouse; `rows` has a column `shard`, an index into `shards`."""
+        """Implements Warehouse."""
+        model = model_of(rows)
+        if version == 1:
+            self._check_alone(job, model)
+        if self.version(job) > version:
+            raise overtaken(self.where, version)
         for index, shard in enumerate(shards):
             mine = rows.filter(pc.equal(rows.column("shard"), index)).drop_columns("shard")
-            folder = storage.join(self.where, mine.column("model_version")[0].as_py())
-            with storage.atomic_output(storage.join(folder, f"part-{job}-{shard}.parquet")) as file:
+            with storage.atomic_output(storage.join(self.where, model, f"part-{job}-{shard}.parquet")) as file:
                 pq.write_table(mine, file, compression="zstd")
-        storage.write_atomic(self._marker(job), json.dumps({"version": version}).encode())
+        told = {"version": version, "model_version": model}
+        storage.write_atomic(storage.join(self.where, f"{DELIVERED}{job}.json"), json.dumps(told).encode())
 
-    def _marker(self, job: str) -> str:
-        return storage.join(self.where, f"_delivered-{job}.json")
+    def _check_alone(self, job: str, model: str) -> None:
+        for file in storage.files(self.where):
+            mine = file == f"{DELIVERED}{job}.json"
+            if file.startswith(DELIVERED) and not mine and self._told(file).get("model_version") == model:
+                raise InputError(
+                    f"{self.where}: holds estimates of model version {model} from another back-fill, and files do not "
+                    "give way to each other; give another --sink.uri, or iceberg, delta or postgres"
+                )
+
+    def _told(self, name: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(storage.read_bytes(storage.join(self.where, name)))
+        except storage.MissingObject:
+            return {}
+        return found

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.schema import ECG_LAB_ESTIMATE, TIME
-from anyecg_ray.warehouses import Sink, same_place
+from anyecg_ray.warehouses import Sink, model_of, overtaken, same_place
 
 PATIENCE = 120
 """Seconds for which a server that is away is tried again: a restart or a fail-over."""
@@ -57,19 +57,27 @@ class Postgres:
 
     def commit(self, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool) -> None:
         """Implements Warehouse. A server that is away is waited for."""
-        rows = rows.select(ECG_LAB_ESTIMATE.names)
+        rows, model = rows.select(ECG_LAB_ESTIMATE.names), model_of(rows)
 
         def action(cursor: Any) -> None:
             # drivers that were started by mistake beside each other wait here, and the later one finds it done
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext($1))", (f"anyecg/{job}",))
-            if self._version(cursor, job) < version:
+            if self._version(cursor, job) >= version:
+                self._check_same(cursor, job, version, shards)
+            else:
                 self._insert(cursor, rows, replace)
                 cursor.execute(
-                    f"INSERT INTO {self._commits} (job, version, shards) VALUES ($1, $2, $3)",
-                    (job, version, ",".join(shards)),
+                    f"INSERT INTO {self._commits} (job, version, model_version, shards) VALUES ($1, $2, $3, $4)",
+                    (job, version, model, ",".join(shards)),
                 )
 
         self._retried(action)
+
+    def _check_same(self, cursor: Any, job: str, version: int, shards: list[str]) -> None:
+        """Raise JobError unless this very commit was made, and its answer lost."""
+        cursor.execute(f"SELECT shards FROM {self._commits} WHERE job = $1 AND version >= $2", (job, version))
+        if cursor.fetchall() != [(",".join(shards),)]:
+            raise overtaken(self.where, version)
 
     def _insert(self, cursor: Any, rows: pa.Table, replace: bool) -> None:
         cursor.adbc_ingest("anyecg_incoming", rows, mode="create", temporary=True)
@@ -95,28 +103,34 @@ class Postgres:
             cursor.execute(f"CREATE TABLE {self._table} ({columns})")
             cursor.execute(f"CREATE UNIQUE INDEX {self._index} ON {self._table} ({KEY})")
             cursor.execute(f"CREATE INDEX ON {self._table} (patient_id, ecg_time)")
-        for field in ECG_LAB_ESTIMATE:  # one that a later version has added
-            column = _column(field.with_nullable(True))
-            cursor.execute(f"ALTER TABLE {self._table} ADD COLUMN IF NOT EXISTS {column}")
-        cursor.execute(
-            f"CREATE TABLE IF NOT EXISTS {self._commits} (job text, version bigint, shards text, "
-            "at timestamptz DEFAULT now(), PRIMARY KEY (job, version))"
-        )
+            cursor.execute(
+                f"CREATE TABLE IF NOT EXISTS {self._commits} (job text, version bigint, model_version text, "
+                "shards text, at timestamptz DEFAULT now(), PRIMARY KEY (job, version))"
+            )
+            self._create_view(cursor)
+        # who may only insert can go on with a table that has all columns
+        if missing := [f for f in ECG_LAB_ESTIMATE if f.name not in self._columns(cursor)]:
+            for field in missing:
+                cursor.execute(f"ALTER TABLE {self._table} ADD COLUMN {_column(field.with_nullable(True))}")
+            self._create_view(cursor)
+
+    def _create_view(self, cursor: Any) -> None:
         cursor.execute(
             f"CREATE OR REPLACE VIEW {self._latest} AS SELECT DISTINCT ON (span_id, indicator, window_start) "
-            f"{self._columns(cursor)} FROM {self._table} "
-            "ORDER BY span_id, indicator, window_start, estimated_at DESC, model_version DESC"
+            f"{', '.join(map(_name, self._columns(cursor)))} FROM {self._table} JOIN "
+            f"(SELECT model_version, min(at) AS introduced FROM {self._commits} GROUP BY model_version) AS versions "
+            "USING (model_version) "
+            "ORDER BY span_id, indicator, window_start, introduced DESC, estimated_at DESC, model_version DESC"
         )
 
-    def _columns(self, cursor: Any) -> str:
+    def _columns(self, cursor: Any) -> list[str]:
         """All columns in the table's own order: a view can be replaced only where new ones come last."""
         cursor.execute(
-            "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute "
-            "WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped",
+            "SELECT attname::text FROM pg_attribute "
+            "WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             (self._table,),
         )
-        columns: str = cursor.fetchone()[0]
-        return columns
+        return [name for (name,) in cursor.fetchall()]
 
     def _exists(self, cursor: Any) -> bool:
         cursor.execute("SELECT to_regclass($1)::text", (self._table,))
