@@ -73,7 +73,7 @@ def _handler(proxy: FaultyS3, upstream: str) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def handle_request(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.body()
             fault = proxy.fault(self.command, self.path)
             if fault is not None:
                 time.sleep(fault.seconds)
@@ -86,10 +86,21 @@ def _handler(proxy: FaultyS3, upstream: str) -> type[BaseHTTPRequestHandler]:
                 told = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
                 self.answer(fault.status, [("Content-Type", "application/xml")], told)
 
+        def body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            parts = []
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+
         def forward(self, body: bytes) -> None:
             connection = http.client.HTTPConnection(upstream, timeout=30)
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("transfer-encoding", "content-length")}
             try:
-                connection.request(self.command, self.path, body, dict(self.headers))
+                connection.request(self.command, self.path, body, headers | {"Content-Length": str(len(body))})
                 response = connection.getresponse()
                 self.answer(response.status, response.getheaders(), response.read())
             finally:

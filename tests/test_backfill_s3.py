@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -17,9 +19,13 @@ from anyecg_ray.backfill import Backfill, backfill
 from anyecg_ray.cli import main
 from anyecg_ray.manifest import Manifest, manifest
 from anyecg_ray.pack import Pack, pack
+from anyecg_ray.warehouses import Sink
 from anyecg_ray.weights import Init, init
 
 FIRST = f"{PLANTED}0000"
+
+INDICATORS = 5
+"""Of an untrained bundle."""
 
 AWS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"}
 
@@ -200,6 +206,65 @@ def test_a_slow_bucket_gives_the_same_rows(folder, bucket, proxy):
     late = job.model_copy(update={"out": bucket + "/late"})
     assert backfill(late)["transient"] == 0
     pd.testing.assert_frame_equal(table(late.out), table(job.out))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["parquet", "iceberg", "delta"])
+def test_a_warehouse_whose_bucket_answers_503(kind, folder, bucket, proxy, tmp_path):
+    """One that passes costs nothing; one that stays ends the job, and the next run brings what was lacking."""
+    upload(folder, bucket + "/archive")
+    uri = f"sqlite:///{tmp_path}/catalog.db" if kind == "iceberg" else bucket + "/warehouse/one"
+    sink = Sink(kind=kind, uri=uri, warehouse=bucket + "/warehouse" if kind == "iceberg" else None)
+    job = settings(bucket, bucket + "/archive").model_copy(update={"sink": sink})
+    told = _alone(job)
+    assert told.returncode == 0, told.stderr
+    for method in ("PUT", "POST"):
+        proxy.fail("/warehouse/", times=2, method=method)
+    grown = job.model_copy(update={"out": bucket + "/other", "bundle": bucket + "/other-bundle"})
+    init(Init(out=grown.bundle, preset="tiny", seed=1))
+    told = _alone(grown)
+    assert told.returncode == 0, told.stderr
+    third = job.model_copy(update={"out": bucket + "/third", "bundle": bucket + "/third-bundle"})
+    init(Init(out=third.bundle, preset="tiny", seed=2))
+    for method in ("PUT", "POST"):
+        proxy.fail("/warehouse/", method=method)
+    told = _alone(third)
+    assert told.returncode in (1, 2)
+    assert told.stderr.strip().splitlines()[-1].startswith("anyecg: ")
+    assert "Traceback" not in told.stderr
+    proxy.faults.clear()
+    told = _alone(third)
+    assert told.returncode == 0, told.stderr
+    assert "going on" in told.stdout
+    rows = _warehoused(job)
+    assert rows.model_version.nunique() == 3
+    assert len(rows) == 3 * INDICATORS * rows.span_id.nunique()
+    assert not rows.duplicated(["span_id", "indicator", "model_version"]).any()
+
+
+def _alone(job):
+    """As a process of its own: some clients keep Python's lock while they wait for the proxy, which is in ours."""
+    flags = {"manifest": job.manifest, "bundle": job.bundle, "out": job.out, "shard-spans": 8, "sink.every": 0}
+    flags |= {f"sink.{name}": value for name in ("kind", "uri", "warehouse") if (value := getattr(job.sink, name))}
+    line = [sys.executable, "-m", "anyecg_ray", "backfill", *(f"--{k}={v}" for k, v in flags.items())]
+    return subprocess.run(line, capture_output=True, text=True, timeout=280, check=False)
+
+
+def _warehoused(job):
+    """The warehouse's rows, by each format's own library."""
+    if job.sink.kind == "iceberg":
+        from pyiceberg.catalog import load_catalog
+
+        properties = {"type": "sql", "uri": job.sink.uri, "s3.endpoint": os.environ["AWS_ENDPOINT_URL"]}
+        return load_catalog("anyecg", **properties).load_table(job.sink.table).scan().to_pandas()
+    if job.sink.kind == "delta":
+        from deltalake import DeltaTable
+
+        options = {"AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"], "AWS_ALLOW_HTTP": "true"}
+        return DeltaTable(job.sink.uri, storage_options=options).to_pandas()
+    fs, path = storage.filesystem(job.sink.uri)
+    return pd.concat(pd.read_parquet(fs.open(f)) for f in fs.glob(f"{path}/*/part-*.parquet"))
 
 
 def test_refused_credentials(folder, bucket, proxy, capsys):

@@ -137,6 +137,24 @@ def test_interrupted(job, undisturbed, tmp_path, request, how, code):
     same(check(place), undisturbed)
 
 
+@pytest.mark.slow
+def test_a_postgres_restarted_in_the_middle(job, undisturbed, tmp_path, request, postgres):
+    place = places.made("postgres", str(tmp_path / "out"), request)
+    out = Path(place.out)
+    process = start(job, out, *place.flags())
+    deadline = time.monotonic() + 120
+    while parts(out) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    postgres.stop()
+    at = parts(out)
+    postgres.start_in(3).join()
+    shown, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert 0 < at < SPANS / SHARD
+    assert PLANTED not in shown + said
+    same(check(place), undisturbed)
+
+
 def test_two_drivers_at_once(job, undisturbed, tmp_path, request):
     place = places.made("parquet", str(tmp_path / "out"), request)
     out = Path(place.out)
