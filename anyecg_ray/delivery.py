@@ -24,8 +24,8 @@ from anyecg_ray.config import InputError, Settings
 from anyecg_ray.ending import Terminated
 from anyecg_ray.lease import Lease
 from anyecg_ray.ledger import Ledger
-from anyecg_ray.model import Card, load
-from anyecg_ray.publish import Granularity, publishable
+from anyecg_ray.model import Card
+from anyecg_ray.publish import Granularity, publishable, scored
 from anyecg_ray.warehouses import Sink, Warehouse, opened
 
 ROWS = 500_000
@@ -53,9 +53,7 @@ class Publish(Settings):
 
 def publish(settings: Publish) -> int:
     """Commit every staged shard that the warehouse does not hold yet; returns how many there were."""
-    card = load(settings.bundle).card
-    ledger = Ledger(settings.out, card.model_id, card.model_version)
-    ledger.open()
+    ledger, card = scored(settings.out, settings.bundle)
     warehouse = opened(settings.sink, settings.out)
     with Lease(ledger.staging, {"verb": "publish"}) as lease:
         delivery = Delivery(ledger, warehouse, card, settings.sink.every, lease)

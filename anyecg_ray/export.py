@@ -1,7 +1,7 @@
 """Hand estimates on in a standard's form: FHIR R4, OMOP or MEDS; shard by shard, whatever the warehouse is.
 
-Rows come from staging, through the same `publishable` that fills the warehouses. Files bear the model's version, so
-that versions lie beside each other as they do in the table.
+Rows come from staging, through the same `publishable` that fills the warehouses. Files bear the model's version and
+the back-fill's id, so that versions lie beside each other as they do in the table, and back-fills of one model too.
 """
 
 import csv
@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from anyecg_ray import absence, fhir, meds, omop, storage, tables
 from anyecg_ray.config import InputError, Settings
 from anyecg_ray.ledger import Ledger
-from anyecg_ray.model import Card, load_card
-from anyecg_ray.publish import publishable
+from anyecg_ray.model import Card
+from anyecg_ray.publish import publishable, scored
 
 AT_ONCE = 2_000
 """Observations held in memory: a shard of 1,000 spans and 150 indicators would take over a gigabyte."""
@@ -52,11 +52,7 @@ class Export(Settings):
 
 def export(settings: Export) -> Counter[str]:
     """Write the files, print and return what was written and what was left out, by reason."""
-    card = load_card(settings.bundle)
-    ledger = Ledger(settings.out, card.model_id, card.model_version)
-    ledger.open()
-    if ledger.job.get("weights_sha256", card.weights_sha256) != card.weights_sha256:
-        raise InputError(f"{settings.bundle}: not the weights that {settings.out} was scored with; give that bundle")
+    ledger, card = scored(settings.out, settings.bundle)
     counts: Counter[str] = Counter()
     {"fhir": _fhir, "omop": _omop, "meds": _meds}[settings.to](settings, ledger, card, counts)
     print(f"{settings.dest}:" + ("" if +counts else " nothing"))
@@ -65,14 +61,19 @@ def export(settings: Export) -> Counter[str]:
     return counts
 
 
+def _name(ledger: Ledger, card: Card) -> str:
+    """What names of files begin with."""
+    return f"{card.model_version}-{ledger.job['id']}"
+
+
 def _shards(ledger: Ledger, card: Card) -> Iterator[tuple[str, pa.Table]]:
     granularity = ledger.job["granularity"]
     for shard in sorted(ledger.staged()):
-        yield f"{card.model_version}-{shard}", publishable(ledger.rows(shard), card, granularity)
+        yield f"{_name(ledger, card)}-{shard}", publishable(ledger.rows(shard), card, granularity)
 
 
 def _fhir(settings: Export, ledger: Ledger, card: Card, counts: Counter[str]) -> None:
-    device = storage.join(settings.dest, f"Device-{card.model_version}.ndjson")
+    device = storage.join(settings.dest, f"Device-{_name(ledger, card)}.ndjson")
     storage.write_atomic(device, _line(fhir.device(card)))
     for name, rows in _shards(ledger, card):
         with storage.atomic_output(storage.join(settings.dest, f"Observation-{name}.ndjson")) as file:
@@ -106,7 +107,7 @@ def _omop(settings: Export, ledger: Ledger, card: Card, counts: Counter[str]) ->
         with storage.atomic_output(storage.join(settings.dest, table, f"{name}.parquet")) as file:
             pq.write_table(made, file, compression="zstd")
     counts["concept ids that nobody could check"] = len(unchecked)
-    where = storage.join(settings.dest, f"unchecked_concepts-{table}-{card.model_version}.csv")
+    where = storage.join(settings.dest, f"unchecked_concepts-{table}-{_name(ledger, card)}.csv")
     storage.write_atomic(where, _csv(("column", "source_value", "rows"), unchecked))
 
 
@@ -118,7 +119,7 @@ def _csv(header: tuple[str, ...], counted: Counter[tuple[str, ...]]) -> bytes:
 
 def _meds(settings: Export, ledger: Ledger, card: Card, counts: Counter[str]) -> None:
     persons = _persons(settings.persons) if settings.persons else None
-    meds.claim(settings.dest, card)
+    meds.claim(settings.dest, card, ledger.job["id"])
     made = (meds.events(rows, persons, counts) for _, rows in _shards(ledger, card))
     counts["events"] = meds.write(made, settings.dest, meds.parts(_units(ledger) * len(card.indicators)))
 

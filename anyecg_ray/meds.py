@@ -98,10 +98,13 @@ def parts(rows: int) -> int:
     return min(max(1, -(-rows // ROWS)), MOST_PARTS)
 
 
-def claim(dest: str, card: Card) -> None:
-    """Describe the data set, before there are data. Raises InputError where another one lies at `dest`."""
+def claim(dest: str, card: Card, job: str) -> None:
+    """Describe the data set of a back-fill, before there are data.
+
+    Raises InputError where another one lies at `dest`: the standard's names of files leave room for one.
+    """
     told = {
-        "dataset_name": f"ECG estimates of {card.model_id}",
+        "dataset_name": f"ECG estimates of {card.model_id}, back-fill {job}",
         "dataset_version": card.model_version,
         "etl_name": "anyecg_ray",
         "etl_version": __version__,

@@ -12,10 +12,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyecg_ray.model import Z95, Card, decode
+from anyecg_ray.config import InputError
+from anyecg_ray.ledger import Ledger
+from anyecg_ray.model import Z95, Card, decode, load_card
 from anyecg_ray.schema import ECG_LAB_ESTIMATE, PROVENANCE, Status
 
 Granularity = Literal["span", "window"]
+
+
+def scored(out: str, bundle: str) -> tuple[Ledger, Card]:
+    """The ledger of a back-fill and the card of the model that scored it.
+
+    Raises InputError where the bundle has other weights: calibration and thresholds belong to the weights that they
+    were fitted with, whatever name and version a card bears.
+    """
+    card = load_card(bundle)
+    ledger = Ledger(out, card.model_id, card.model_version)
+    ledger.open()
+    if ledger.job.get("weights_sha256", card.weights_sha256) != card.weights_sha256:
+        raise InputError(f"{bundle}: not the weights that {out} was scored with; give that bundle")
+    return ledger, card
 
 
 def publishable(staging: pa.Table, card: Card, granularity: Granularity = "span") -> pa.Table:

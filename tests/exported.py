@@ -53,6 +53,12 @@ def run(folder, to, *more, version="1"):
     return folder / to
 
 
+def name(folder, version="1"):
+    """What names of files of this back-fill's exports begin with."""
+    (job,) = (folder / "out" / "staging").glob(f"*/{version}/_job.json")
+    return f"{version}-{json.loads(job.read_text())['id']}"
+
+
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import boto3
 import pytest
@@ -25,6 +26,7 @@ from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReque
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
 from anyecg_ray import __version__
+from anyecg_ray.warehouses import Kind
 
 ROOT = Path(__file__).parent.parent
 WORKERS = {"cpu_on_demand", "cpu_spot", "gpu_on_demand", "gpu_spot"}
@@ -140,7 +142,35 @@ def test_every_start_is_with_a_token_and_the_dashboard_stays_on_the_head(cluster
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=token" in start for start in starts)
     assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert f"AWS_DEFAULT_REGION={cluster['provider']['region']};" in starts[0]
     assert "/home/ubuntu/.ray/auth_token" in cluster["file_mounts"]
+
+
+def extras(text):
+    """What stands between the brackets of every requirement of our package in it."""
+    return {extra for found in re.findall(r"anyecg_ray[\w.-]*\[([a-z,]+)\]", text) for extra in found.split(",")}
+
+
+NEEDS = {"iceberg": "warehouse", "postgres": "warehouse", "delta": "warehouse", "openvino": "cpu", "auto": "cpu"}
+"""The extra that a warehouse or a backend needs: parquet and torch none."""
+
+
+def asked_for():
+    """The extras that the job files need, and those of the warehouses that their own comments offer."""
+    kinds, backends = set(), set()
+    for path in (ROOT / "jobs").glob("*.toml"):
+        job = tomllib.loads(path.read_text())
+        kinds |= {job.get("sink", {}).get("kind", "parquet")} | set(
+            re.findall(r"iceberg|postgres|delta", path.read_text())
+        )
+        backends.add(job.get("backend", "torch"))
+    assert kinds == set(get_args(Kind))
+    return {NEEDS[name] for name in kinds | backends if name in NEEDS}
+
+
+def test_the_machines_install_what_the_job_files_ask_for(cluster):
+    """The driver commits, on the head; workers are set up alike."""
+    assert asked_for() == {"cpu", "warehouse"} == extras(" ".join(cluster["setup_commands"]))
 
 
 # the image
@@ -168,8 +198,13 @@ def test_the_image_agrees_with_the_package(dockerfile):
     assert Version(re.search(r"python:([\d.]+)-slim", base)[1]) in SpecifierSet(project["requires-python"])
     assert re.search(r'image\.version="([^"]+)"', " ".join(values(dockerfile, "LABEL")))[1] == __version__
     install = next(value for value in values(dockerfile, "RUN") if ".[$extras]" in value)
-    assert {"cpu", "warehouse"} <= set(project["optional-dependencies"])
-    assert set(re.findall(r'extras="?([a-z]+)', install)) == {"cpu", "warehouse"}
+    assert asked_for() <= set(project["optional-dependencies"])
+    for device, expected in {
+        "cpu": asked_for(),
+        "gpu": asked_for() - {"cpu"},
+    }.items():  # KubeRay's back-fills say torch
+        choice = f"DEVICE={device}; {install.partition('&& python')[0]}; echo $extras"
+        assert set(subprocess.check_output(["sh", "-c", choice], text=True).strip().split(",")) == expected
     assert f"ray=={ray.__version__}" in (ROOT / "constraints.txt").read_text().splitlines()
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from exported import HIGH, VALUE, counted, flags, lines, made, run
+from exported import HIGH, VALUE, counted, flags, lines, made, name, run
 from fhir.resources.R4B.observation import Observation
 from test_publish import SPANS, staging
 
@@ -48,6 +48,24 @@ def test_versions_lie_beside_each_other(tmp_path):
     assert features.waveform_feature_id.is_unique
 
 
+def test_back_fills_of_one_model_lie_beside_each_other(tmp_path):
+    """The second used to take the first one's place, and said nothing."""
+    dest = tmp_path / "dest"
+    for who in ("17", "18"):
+        (tmp_path / who).mkdir()
+        made(tmp_path / who, patients=(who,) * 3, spans=SPANS[:1] * 3)
+        for to in ("fhir", "omop"):
+            run(tmp_path / who, to, "--dest", dest)
+    first = {path: path.read_bytes() for path in dest.rglob("*.*")}
+    found = [r["subject"]["identifier"]["value"] for f in dest.glob("Observation-*") for r in lines(f)]
+    assert Counter(found) == {"17": 6, "18": 6}
+    features = pq.read_table(dest / "waveform_feature").to_pandas()
+    assert Counter(features.person_source_value) == {"17": 6, "18": 6}
+    for to in ("fhir", "omop"):
+        run(tmp_path / "17", to, "--dest", dest)
+    assert {path: path.read_bytes() for path in dest.rglob("*.*")} == first
+
+
 def test_a_measurement_without_a_date_is_left_out(folder, monkeypatch, capsys):
     whole = export.publishable
 
@@ -79,22 +97,27 @@ def test_a_table_of_persons_that_cannot_be_used(folder, text, told, capsys):
     assert "SECRET" not in said
 
 
-def test_a_bundle_that_did_not_score_it_is_refused(folder, capsys):
+@pytest.mark.parametrize("verb", ["export", "publish"])
+def test_a_bundle_that_did_not_score_it_is_refused(folder, verb, capsys):
+    """Its thresholds and calibration would go under the name of the weights that did."""
     other = untrained("tiny", ["potassium_high", "potassium_value"], ["II"], "ecgfounder-finetune", 1)
     card = other.card.model_copy(update={"indicators": [HIGH, VALUE], "model_version": "1"})
     save(type(other)(card, other.state), str(folder / "b1"))
-    assert main(flags(folder, "fhir")) == 2
+    line = flags(folder, "fhir") if verb == "export" else [verb, *flags(folder, "fhir")[1:5]]
+    assert main(line) == 2
     assert "not the weights" in capsys.readouterr().err
     assert not (folder / "fhir").exists()
+    assert not (folder / "out" / "ecg_lab_estimate").exists()
 
 
 def test_a_bucket_takes_it(folder, s3, capsys):
+    shard = f"Observation-{name(folder)}-000000-000000.ndjson"
     for to in ("fhir", "omop", "meds"):
         for _ in range(2):
             assert main(flags(folder, to, "--dest", f"{s3}/{to}")) == 0
-    assert storage.list_folder(f"{s3}/fhir")[1] == ["Device-1.ndjson", "Observation-1-000000-000000.ndjson"]
-    here = run(folder, "fhir") / "Observation-1-000000-000000.ndjson"
-    assert storage.read_bytes(f"{s3}/fhir/Observation-1-000000-000000.ndjson") == here.read_bytes()
+    assert storage.list_folder(f"{s3}/fhir")[1] == [f"Device-{name(folder)}.ndjson", shard]
+    here = run(folder, "fhir") / shard
+    assert storage.read_bytes(f"{s3}/fhir/{shard}") == here.read_bytes()
     with storage.open_input(f"{s3}/meds/data/0000.parquet") as file:
         standard.DataSchema.validate(pq.read_table(file))
 
@@ -110,7 +133,7 @@ def test_observations_are_written_as_they_are_made(folder, monkeypatch):
 
     monkeypatch.setattr(export, "AT_ONCE", 4)
     monkeypatch.setattr(fhir, "observations", seen)
-    assert len(lines(run(folder, "fhir") / "Observation-1-000000-000000.ndjson")) == 6
+    assert len(lines(run(folder, "fhir") / f"Observation-{name(folder)}-000000-000000.ndjson")) == 6
     assert sizes == [4, 2]
 
 

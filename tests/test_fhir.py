@@ -1,9 +1,12 @@
-"""What is written as FHIR holds to FHIR R4's own models, and says what the table says."""
+"""What is written as FHIR holds to FHIR's models, and says what the table says.
+
+The models are of R4B, for fhir.resources has none of R4: Observation, Device and Bundle have the same elements in both.
+"""
 
 from importlib import resources
 
 import pytest
-from exported import counted, lines, made, run
+from exported import counted, lines, made, name, run
 from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.device import Device
 from fhir.resources.R4B.observation import Observation
@@ -22,9 +25,9 @@ def folder(tmp_path):
 
 def test_fhir_is_fhir(folder, capsys):
     dest = run(folder, "fhir")
-    (device,) = lines(dest / "Device-1.ndjson")
+    (device,) = lines(dest / f"Device-{name(folder)}.ndjson")
     Device.model_validate(device)
-    path = dest / "Observation-1-000000-000000.ndjson"
+    path = dest / f"Observation-{name(folder)}-000000-000000.ndjson"
     found = lines(path)
     assert counted(capsys.readouterr().out) == {
         "Observations": 6,
@@ -52,7 +55,7 @@ def test_fhir_is_fhir(folder, capsys):
 
 
 def test_what_an_observation_says(folder):
-    high, value, flat, _, missing, _ = lines(run(folder, "fhir") / "Observation-1-000000-000000.ndjson")
+    high, value, flat, _, missing, _ = lines(run(folder, "fhir") / f"Observation-{name(folder)}-000000-000000.ndjson")
     row, other = publishable(staging(SPANS), load(str(folder / "b1")).card).to_pylist()[:2]
     assert high["valueQuantity"]["code"] == "1"
     assert high["valueQuantity"]["value"] == pytest.approx(row["probability"], abs=1e-6)
@@ -78,7 +81,7 @@ def test_what_an_observation_says(folder):
 
 def test_a_window_that_was_not_used_is_not_absent_because_ok(tmp_path, capsys):
     dest = run(made(tmp_path, granularity="window"), "fhir")
-    found = lines(dest / "Observation-1-000000-000000.ndjson")
+    found = lines(dest / f"Observation-{name(tmp_path)}-000000-000000.ndjson")
     assert found[2]["dataAbsentReason"]["text"] == "window not used"
     assert counted(capsys.readouterr().out)["of them without an estimate: window not used"] == 2
     assert len({r["id"] for r in found}) == len(found) == 10

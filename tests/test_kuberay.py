@@ -1,9 +1,11 @@
 """The KubeRay manifests: KubeRay's fields, Kubernetes' schemas, and what Ray's autoscaler and Serve read in them."""
 
 import copy
+import os
 import re
+import subprocess
 import tomllib
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 
 import jsonschema
@@ -11,14 +13,19 @@ import kubernetes_validate
 import pytest
 import ray
 import yaml
+from endpoint import bundle
 from kuberay_fields import schema
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+from ray.serve._private.build_app import build_app
 from ray.serve.schema import ServeDeploySchema
 
 from anyecg_ray import __version__, cli
+from anyecg_ray.config import InputError
+from anyecg_ray.keys import VARIABLE
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "jobs" / "kuberay").glob("*.yaml"))
@@ -149,20 +156,48 @@ def launched(found, requests):
     return {launch.instance_type: launch.count for launch in reply.to_launch}
 
 
+def config_map(path):
+    (files,) = [d["data"] for d in documents(path) if d["kind"] == "ConfigMap"]
+    return files
+
+
 @pytest.mark.parametrize("file", ["rayjob", "raycronjob"])
 def test_the_job_files_and_commands_in_it_are_accepted(file, tmp_path):
     path = ROOT / "jobs" / "kuberay" / f"{file}.yaml"
-    (files,) = [d["data"] for d in documents(path) if d["kind"] == "ConfigMap"]
+    files = config_map(path)
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     spec = resource(path)["spec"]
     lines = [spec.get("jobTemplate", spec)["entrypoint"], *files.get("nightly.sh", "").splitlines()]
-    commands = [re.search(r"python -m anyecg_ray (\S+) (?:/etc/anyecg/)?(\S+)$", line) for line in lines]
+    commands = [re.search(r"python -m anyecg_ray (\S+) (?:/etc/anyecg/)?(\S+\.toml)", line) for line in lines]
     verbs = {found[1]: cli.settings_of(found[1], [str(tmp_path / found[2])]) for found in commands if found}
     assert set(verbs) == {name.removesuffix(".toml") for name in files if name.endswith(".toml")}
     gpus = next(g for g in cluster(path)["workerGroupSpecs"] if g["groupName"] == "gpu")
     assert verbs["backfill"].predict.actors == gpus["maxReplicas"]
     assert tomllib.loads(files["backfill.toml"])["predict"]["gpus_per_actor"] == 1
+
+
+@pytest.mark.parametrize(
+    ("indexed", "scored", "ran", "ends"),
+    [
+        (0, 0, "manifest backfill", 0),
+        (1, 0, "manifest backfill", 1),  # some headers could not be fetched, and all else is in the manifest
+        (0, 1, "manifest backfill", 1),
+        (1, 2, "manifest backfill", 2),
+        (2, 0, "manifest", 2),
+        (143, 0, "manifest", 143),
+    ],
+)
+def test_what_was_indexed_is_scored_that_night(tmp_path, indexed, scored, ran, ends):
+    stand_in = f'#!/bin/sh\necho "$3" >> ran\n[ "$3" = manifest ] && exit {indexed} || exit {scored}\n'
+    (tmp_path / "python").write_text(stand_in)
+    (tmp_path / "python").chmod(0o755)
+    script = config_map(ROOT / "jobs" / "kuberay" / "raycronjob.yaml")["nightly.sh"].replace(
+        "/etc/anyecg", str(tmp_path)
+    )
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    assert subprocess.run(["bash", "-c", script], env={"PATH": path}).returncode == ends
+    assert (tmp_path / "ran").read_text().split() == ran.split()
 
 
 def test_the_nightly_job_ends_before_the_next_one_starts():
@@ -177,11 +212,59 @@ def test_the_nightly_cluster_is_that_of_a_single_job():
     assert yaml.safe_load(text) == one
 
 
-def test_ray_serve_takes_the_services_config():
-    config = yaml.safe_load(resource(ROOT / "jobs" / "kuberay" / "rayservice.yaml")["spec"]["serveConfigV2"])
-    found = ServeDeploySchema.model_validate(config)
-    assert [app.name for app in found.applications] == ["anyecg"]
-    if find_spec("anyecg_ray.serve") is None:
-        pytest.skip("no anyecg_ray.serve yet")
-    module, _, name = found.applications[0].import_path.partition(":")
-    assert callable(getattr(__import__(module, fromlist=[name]), name))
+SERVICE = ROOT / "jobs" / "kuberay" / "rayservice.yaml"
+
+
+@pytest.fixture
+def served():
+    """The application of the service, as Serve reads its config."""
+    config = yaml.safe_load(resource(SERVICE)["spec"]["serveConfigV2"])
+    (found,) = ServeDeploySchema.model_validate(config).applications
+    return found
+
+
+def mounted(path):
+    """(secret, name in it) of a file of the service's pods; every pod must have it, for Serve builds anywhere."""
+    found = set()
+    for pod in pods(SERVICE):
+        secrets = {v["name"]: v["secret"]["secretName"] for v in pod["spec"]["volumes"]}
+        (mount,) = pod["spec"]["containers"][0]["volumeMounts"]
+        found.add((secrets[mount["name"]], str(Path(path).relative_to(mount["mountPath"]))))
+    (one,) = found
+    return one
+
+
+def test_the_keys_of_the_service_are_the_secret_that_its_head_makes(served):
+    secret = re.search(r"kubectl create secret generic (\S+) --from-file=(\S+)", SERVICE.read_text())
+    assert mounted(served.args["keys"]) == secret.groups()
+    assert f"anyecg keys add --name clinic --file {secret[2]} " in SERVICE.read_text()
+    assert secret[0] in (ROOT / "docs" / "serving.md").read_text()
+
+
+def test_the_service_builds_and_asks_for_workers_that_there_are(served, tmp_path, monkeypatch, capsys):
+    """With its own arguments, but for the bundle's place and that of the keys."""
+    assert not any("env" in container for pod in pods(SERVICE) for container in pod["spec"]["containers"])
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert cli.main(["keys", "add", "--name", "clinic", "--file", str(tmp_path / "keys")]) == 0
+    args = served.args | {"bundle": [bundle(tmp_path)], "keys": str(tmp_path / "keys")}
+    module, _, name = served.import_path.partition(":")
+    built = build_app(
+        call_user_app_builder_with_args_if_necessary(getattr(import_module(module), name), args), name="anyecg"
+    )
+    (model,) = [d for d in built.deployments if d.name.startswith("model-")]
+    (ingress,) = [d for d in built.deployments if d.name == built.ingress_deployment_name]
+    found = _derive_autoscaling_config_from_ray_cr(
+        {"metadata": {"name": "c", "namespace": "n"}, "spec": cluster(SERVICE)}
+    )
+    most = model._deployment_config.autoscaling_config.max_replicas
+    assert launched(found, [asked(model)] * most) == {"gpu": found["available_node_types"]["gpu"]["max_workers"]}
+    assert launched(found, [asked(ingress), asked(model)]) == {"cpu": 1, "gpu": 1}
+    monkeypatch.setitem(args, "keys", None)
+    with pytest.raises(InputError, match="holds no active key"):
+        import_module(module).application(import_module(module).Application(**args))
+
+
+def asked(deployment):
+    """What one of its replicas asks Ray for."""
+    options = deployment.ray_actor_options
+    return {"CPU": options["num_cpus"], "GPU": options.get("num_gpus", 0)}

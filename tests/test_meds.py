@@ -80,6 +80,16 @@ def test_subjects_spread_whatever_they_are_multiples_of():
     assert np.bincount(places, minlength=100).min() > 50
 
 
+def test_another_back_fill_of_the_same_model_is_not_overwritten(folder, capsys):
+    data = run(folder, "meds") / "data" / "0000.parquet"
+    before = data.read_bytes()
+    (folder / "other").mkdir()
+    assert main(flags(made(folder / "other"), "meds", "--dest", folder / "meds")) == 2
+    assert "another MEDS data set" in capsys.readouterr().err
+    run(folder, "meds")
+    assert data.read_bytes() == before
+
+
 def test_another_data_set_is_not_overwritten(folder, capsys):
     run(folder, "meds")
     for spoilt in ('{"dataset_name": "the hospital\'s"}', "[]", "no json"):

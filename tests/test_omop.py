@@ -3,7 +3,7 @@
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from exported import counted, made, run
+from exported import counted, made, name, run
 from test_publish import WHEN
 
 from anyecg_ray import omop
@@ -21,7 +21,7 @@ def test_omop_features_and_what_nobody_could_check(folder, capsys):
     )
     (folder / "persons.csv").write_text("patient_id,person_id\n17,1700\n")
     dest = run(folder, "omop", "--waveforms", folder / "waveforms.csv", "--persons", folder / "persons.csv")
-    table = pq.read_table(dest / "waveform_feature" / "1-000000-000000.parquet")
+    table = pq.read_table(dest / "waveform_feature" / f"{name(folder)}-000000-000000.parquet")
     assert table.schema.equals(omop.FEATURE)
     rows = table.to_pandas()
     assert rows.waveform_occurrence_id.tolist() == [1, 1]
@@ -36,7 +36,7 @@ def test_omop_features_and_what_nobody_could_check(folder, capsys):
         "rows of waveform_feature": 2,
         "concept ids that nobody could check": 4,
     }
-    listed = pd.read_csv(dest / "unchecked_concepts-waveform_feature-1.csv")
+    listed = pd.read_csv(dest / f"unchecked_concepts-waveform_feature-{name(folder)}.csv")
     assert listed.values.tolist() == [
         ["algorithm_concept_id", "ANYECG//potassium_high//1", 1],
         ["algorithm_concept_id", "ANYECG//potassium_value//1", 1],

@@ -1,11 +1,16 @@
 """Every warehouse takes numbered commits: rows and number together, each key once, whatever is done twice."""
 
+import sys
+import tomllib
 from datetime import UTC, datetime
+from importlib.metadata import requires
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from packaging.requirements import Requirement
 from places import place, psql
 from test_publish import PROVENANCE, SPANS, staging
 
@@ -186,6 +191,41 @@ def test_a_postgres_that_stays_away_is_told(postgres, monkeypatch):
             warehouse.commit(published(SPANS), "job", 1, ["s"], replace=False)
     finally:
         postgres.start()
+
+
+def in_catalog(uri, tmp_path, warehouse):
+    """Two commits to Iceberg by way of a catalog."""
+    sink = Sink(kind="iceberg", uri=uri, warehouse=warehouse)
+    for number, version in enumerate(("1", "2"), 1):
+        opened(sink, str(tmp_path)).commit(published(SPANS, version), "job", number, ["s"], replace=False)
+    return opened(sink, str(tmp_path)).version("job")
+
+
+def test_the_extra_brings_what_the_catalogs_import():
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    brought = {r.name: r for r in map(Requirement, project["optional-dependencies"]["warehouse"])}
+    iceberg = brought["pyiceberg"]
+    within = [r for r in map(Requirement, requires("pyiceberg")) if r.marker]
+    brought |= {r.name: r for r in within for extra in iceberg.extras if r.marker.evaluate({"extra": extra})}
+    assert {"boto3", "psycopg", "sqlalchemy"} <= set(brought)
+    assert "binary" in brought["psycopg"].extras  # libpq with it
+    assert not brought["sqlalchemy"].specifier.contains("2.0")  # whose postgresql:// means psycopg2
+
+
+def test_a_catalog_in_postgres(postgres, tmp_path):
+    assert in_catalog(postgres("catalog"), tmp_path, f"file://{tmp_path}/tables") == 2
+
+
+def test_a_catalog_in_glue(s3_of_its_own, tmp_path):
+    assert in_catalog("glue://", tmp_path, f"{s3_of_its_own}/tables") == 2
+
+
+def test_a_catalog_in_hive_says_what_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hive_metastore", None)
+    monkeypatch.delitem(sys.modules, "pyiceberg.catalog.hive", raising=False)
+    with pytest.raises(InputError, match=r"pip install 'pyiceberg\[hive\]'") as error:
+        opened(Sink(kind="iceberg", uri="thrift://127.0.0.1:1"), str(tmp_path))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["iceberg", "delta", "parquet"])
