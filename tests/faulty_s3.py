@@ -98,7 +98,8 @@ def _handler(proxy: FaultyS3, upstream: str) -> type[BaseHTTPRequestHandler]:
 
         def forward(self, body: bytes) -> None:
             connection = http.client.HTTPConnection(upstream, timeout=30)
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("transfer-encoding", "content-length")}
+            ours = ("transfer-encoding", "content-length")
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in ours}
             try:
                 connection.request(self.command, self.path, body, headers | {"Content-Length": str(len(body))})
                 response = connection.getresponse()
