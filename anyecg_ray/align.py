@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from anyecg_ray.analytes import BY_KEY, Indicator
 from anyecg_ray.config import Settings
@@ -32,10 +33,10 @@ class Align(Settings):
     offset: float = 0.0
     """Minutes that are added to the clock: the draw comes after its order and before its result."""
 
-    before: float = 240.0
+    before: float = Field(240.0, ge=0)
     """Minutes by which a window may precede the draw."""
 
-    after: float = 240.0
+    after: float = Field(240.0, ge=0)
     """Minutes by which a window may follow the draw."""
 
     pick: Literal["nearest", "first"] = "nearest"

@@ -1,6 +1,7 @@
 """Make a training window a little different each time it is seen, in ways that leave its labels true."""
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from anyecg_ray.config import Settings
@@ -9,16 +10,16 @@ from anyecg_ray.config import Settings
 class Augment(Settings):
     """What happens to a training window; 0 leaves a step out."""
 
-    shift: float = 1.0
+    shift: float = Field(1.0, ge=0)
     """Seconds by which the window is moved at most, going on where it began."""
 
-    scale: float = 0.2
+    scale: float = Field(0.2, ge=0, le=1)
     """Share by which its amplitude changes at most."""
 
-    noise: float = 0.05
+    noise: float = Field(0.05, ge=0)
     """Standard deviation of white noise, as a share of the window's."""
 
-    lead: float = 0.0
+    lead: float = Field(0.0, ge=0, le=1)
     """Probability that all leads but one are blanked, for a model that is to read any single lead."""
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 
 from anyecg_ray import model
@@ -37,7 +38,7 @@ class Compute(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the processor multiplies it natively and the model bears it, else float32."""
 
-    threads: int = 0
+    threads: int = Field(0, ge=0, le=1024)
     """Cores for one model. 0: all of this machine."""
 
     compiled: bool = False

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
-from anyecg_ray import index_times, schema, storage, telemetry
+from anyecg_ray import index_table, index_times, schema, storage, telemetry
 from anyecg_ray.backends import Compute
 from anyecg_ray.config import InputError, JobError, fingerprint
 from anyecg_ray.delivery import Delivery
@@ -60,7 +61,7 @@ class Backfill(Compute):
     """Where the records lie now, if not where the manifest found them."""
 
     cohort: str | None = None
-    """Score only the ECGs of this table (CSV, Parquet): patient_id or encounter_id, index_time, columns of your own."""
+    """Score only the ECGs of this table (CSV, Parquet): patient_id, encounter_id, index_time, columns of your own."""
 
     window: index_times.Window = index_times.Window()
     """With `cohort`: which ECGs belong to an index time."""
@@ -68,10 +69,10 @@ class Backfill(Compute):
     granularity: Granularity = "span"
     """span: one estimate from all of a span's windows. window: each 10-second window by itself."""
 
-    shard_spans: int = 1000
+    shard_spans: int = Field(1000, ge=1)
     """Spans that are committed together; fewer where they are long."""
 
-    max_error_rate: float = 0.5
+    max_error_rate: float = Field(0.5, ge=0, le=1)
     """Fail (exit 1) where a larger share of the spans is unreadable, missing, truncated or without the lead."""
 
     retry_status: list[Status] = []
@@ -99,14 +100,14 @@ def backfill(settings: Backfill, watch: Watch = iter) -> Counter[str]:
     if not storage.exists(source.archive):
         raise InputError(f"{source.archive}: no such archive; give --archive where the records lie now")
     cohort = IndexTimes(settings.cohort, settings.window) if settings.cohort else None
+    shards = list(plan(settings.manifest, settings.shard_spans))
+    if cohort:
+        shards = cohort.choose(manifest, shards)
     ledger = Ledger(settings.out, card.model_id, card.model_version)
     with Lease(ledger.staging, {"verb": "backfill", "manifest": settings.manifest}) as lease:
         ledger.claim(_job(settings, manifest, card, cohort))
         warehouse = opened(settings.sink, settings.out)
         work = _Work(settings, source, card, ledger, lease)
-        shards = list(plan(settings.manifest, settings.shard_spans))
-        if cohort:
-            shards = list(cohort.choose(manifest, shards))
         lease.tell(shards=len(shards), spans=sum(shard.length for shard in shards))
         todo = work.left(shards)
         delivery = Delivery(ledger, warehouse, card, settings.sink.every, lease)
@@ -114,7 +115,7 @@ def backfill(settings: Backfill, watch: Watch = iter) -> Counter[str]:
         counts = ledger.counts()
         ledger.save_tally()
         if cohort:
-            cohort.write(ledger, card, settings.out)
+            index_table.write(cohort, ledger, card, settings.out)
         _report(counts, run, f"estimates: {warehouse.where}\nstaging:   {ledger.staging}")
         _check_errors(counts, settings.max_error_rate)
     return counts

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from anyecg_ray import intervals
@@ -31,13 +32,13 @@ DEMOGRAPHICS = ("age", "sex")
 class Baselines(Settings):
     """What the simple models are fitted on."""
 
-    windows_per_encounter: int = 4
+    windows_per_encounter: int = Field(4, ge=1)
     """Training windows taken of one encounter; its neighbours look much the same."""
 
-    max_windows: int = 20_000
+    max_windows: int = Field(20_000, ge=1)
     """Training windows in all."""
 
-    min_patients: int = 10
+    min_patients: int = Field(10, ge=1)
     """Positive and negative patients in train below which a baseline is not fitted."""
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from pydantic_settings import CliPositionalArg
 
 from anyecg_ray import (
@@ -64,7 +64,7 @@ class Bench(Compute):
     bundle: str | None = None
     """Model to measure; by default an untrained one of the full size that reads lead II."""
 
-    windows: int = 20_000
+    windows: int = Field(20_000, ge=1)
     """Windows that go end to end: records are scored again and again until there are so many."""
 
     grow: list[str] = ["spans:1000:10000:100000"]
@@ -72,10 +72,10 @@ class Bench(Compute):
     spans of the archive; workers of a cluster on this machine; of an archive and a model made for it: seconds of a
     record, leads, indicators."""
 
-    published_batches: list[int] = [512, 32]
+    published_batches: list[PositiveInt] = [512, 32]
     """Batch sizes of the published way; the first is the published one. Empty: leave it out."""
 
-    train_encounters: int = 300
+    train_encounters: int = Field(300, ge=1)
     """Synthetic visits to train on."""
 
     train_preset: Literal["tiny", "small", "full"] = "tiny"
@@ -90,19 +90,19 @@ class Bench(Compute):
     packed: str | None = None
     """Where read packs the archive: a folder or s3:// prefix beside it; by default a temporary folder."""
 
-    shards: list[int] = [1_000, 10_000, 100_000]
+    shards: list[PositiveInt] = [1_000, 10_000, 100_000]
     """Shards of the ledgers that are resumed."""
 
-    connections: list[int] = [1, 8, 32, 128]
+    connections: list[PositiveInt] = [1, 8, 32, 128]
     """Connections that load the endpoint at a time."""
 
-    load_seconds: float = 20
+    load_seconds: float = Field(20, gt=0)
     """For so long each number of connections loads the endpoint."""
 
-    ecg_seconds: int = 10
+    ecg_seconds: int = Field(10, ge=10)
     """Of the ECG that a request holds; each ten seconds are a window."""
 
-    soak_minutes: float = 2
+    soak_minutes: float = Field(2, ge=0)
     """For so long 32 connections load the endpoint while its memory is watched; 0: leave it out."""
 
     predict: Predict = Predict()

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from anyecg_ray import align, splits, storage, weights
 from anyecg_ray.align import Align, Clock
@@ -71,13 +72,13 @@ class Prepare(Settings):
     values: bool = False
     """Whether measured values become indicators too (potassium_value)."""
 
-    min_count: int = 2
+    min_count: int = Field(2, ge=0)
     """Encounters with a positive, and with a negative, that an indicator needs in each split to be taken up."""
 
-    min_likelihood: float = 0.0
+    min_likelihood: float = Field(0.0, ge=0, le=100)
     """ptb-xl: statements that are less likely (percent, above 0) are neither there nor absent."""
 
-    per_span: int = 0
+    per_span: int = Field(0, ge=0)
     """Windows to keep of one span, evenly over it; 0: all."""
 
 

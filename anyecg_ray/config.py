@@ -37,7 +37,12 @@ class Settings(BaseModel):
     """Base of every verb's settings: an unknown key is an error, docstrings under fields are the help."""
 
     model_config = ConfigDict(
-        extra="forbid", use_attribute_docstrings=True, frozen=True, protected_namespaces=(), populate_by_name=True
+        extra="forbid",
+        use_attribute_docstrings=True,
+        frozen=True,
+        protected_namespaces=(),
+        populate_by_name=True,
+        allow_inf_nan=False,
     )
 
 

@@ -12,6 +12,7 @@ from importlib import resources
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
+from pydantic import Field
 
 from anyecg_ray import storage, strip
 from anyecg_ray.backfill import Backfill, backfill
@@ -24,6 +25,7 @@ from anyecg_ray.prepare import prepare
 from anyecg_ray.preprocess import recipe
 from anyecg_ray.record import decode
 from anyecg_ray.synthetic import Synth, synth
+from anyecg_ray.synthetic_visits import LIMIT
 from anyecg_ray.train import Train, train
 from anyecg_ray.train_loop import Learning
 
@@ -39,16 +41,16 @@ class Demo(Settings):
     out: str = "demo"
     """Folder for everything; a second run goes on where the first stopped."""
 
-    encounters: int = 500
+    encounters: int = Field(500, ge=1, le=LIMIT)
     """Visits in the archive."""
 
-    minutes: float = 2.0
+    minutes: float = Field(2.0, gt=0, le=480)
     """Median length of a recording."""
 
-    epochs: int = 12
+    epochs: int = Field(12, ge=1)
     """At most, of training."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Of the archive and of the weights."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from pydantic import Field, NonNegativeInt
 
 from anyecg_ray import (
     __version__,
@@ -61,16 +62,16 @@ class Evaluate(Compute):
     by: list[str] = []
     """Further columns of the segments that make slices; age bands and sex always do."""
 
-    age_bands: list[int] = [40, 65, 80]
+    age_bands: list[NonNegativeInt] = [40, 65, 80]
     """Where age bands begin."""
 
-    min_patients: int = 5
+    min_patients: int = Field(5, ge=1)
     """Patients with a positive, and with a negative, that a figure needs."""
 
-    draws: int = 1000
+    draws: int = Field(1000, ge=1)
     """Of the bootstrap."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Of the bootstrap."""
 
     baselines: Baselines = Baselines()

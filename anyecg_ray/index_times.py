@@ -1,43 +1,94 @@
-"""A cohort: who, and around which moments; it chooses the ECGs that are scored and gathers what they say.
+"""A cohort: who, and around which moments; it chooses the ECGs that are scored. index_table.py gathers what they say.
 
-A table with `patient_id` or `encounter_id`, `index_time`, and columns of its user's own, which come out again.
-An ECG belongs to an index time where it began in the window around it; without index times every ECG of the patient or
-the encounter does.
+A table with `patient_id`, `encounter_id` or both, `index_time`, and columns of its user's own, which come out again.
+A row, a member of the cohort, is found by what it has: by its encounter, else by its patient; where both the row and an
+ECG name a patient, they must name the same one, because some archives number encounters anew for each patient. An ECG
+belongs to an index time where it began in the window around it; without index times every ECG of the member does.
 """
 
 import hashlib
-from collections.abc import Iterator
-from typing import Any
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from pydantic import Field
 
-from anyecg_ray import storage, tables
+from anyecg_ray import tables
 from anyecg_ray.config import InputError, Settings
-from anyecg_ray.ledger import Ledger
 from anyecg_ray.manifest import ManifestFile, read_rows
-from anyecg_ray.model import Card
 from anyecg_ray.predict import Shard
-from anyecg_ray.publish import publishable
 
 WHO = ("encounter_id", "patient_id")
 """What a row may be found by, the narrower one first."""
 
-CHUNK = 4096
-"""Rows of the cohort that are gathered at a time."""
+RESERVED = (
+    "n_spans", "nearest_span_id", "nearest_minutes_before", "indicator", "nearest", "mean", "highest", "model_version",
+)  # fmt: skip
+"""Columns that index_table.py adds."""
+
+LONGEST = 1e8
+"""Minutes, two centuries: what is longer is a slip, and would not fit into microseconds much later."""
 
 
 class Window(Settings):
     """Which ECGs belong to an index time."""
 
-    before: float = 1440
+    before: float = Field(1440, ge=0, le=LONGEST)
     """Minutes before it in which an ECG counts."""
 
-    after: float = 0
+    after: float = Field(0, ge=0, le=LONGEST)
     """Minutes after it; above 0 an estimate may know what the index time did not."""
+
+
+class Ecgs(NamedTuple):
+    """Whose ECGs, and when they began: n of each."""
+
+    who: dict[str, np.ndarray]
+    """By column of WHO, (n,) str, None where it is not known."""
+    time: np.ndarray
+    """(n,) datetime64[us], NaT where it is not known."""
+
+    @classmethod
+    def of(cls, rows: pa.Table, time: str) -> "Ecgs":
+        """From the columns WHO and `time`."""
+        return cls({k: _plain(rows.column(k)) for k in WHO}, moments(rows.column(time)))
+
+
+class Pairs(NamedTuple):
+    """Members, each with an ECG that belongs to it."""
+
+    member: np.ndarray
+    """(pairs,) int: row of the cohort."""
+    ecg: np.ndarray
+    """(pairs,) int: row of the ECGs."""
+    apart: np.ndarray
+    """(pairs,) timedelta64[us] from the ECG to the index time, NaT without one."""
+
+    def only(self, mask: np.ndarray) -> "Pairs":
+        """Those of the mask, bool (pairs,)."""
+        return Pairs(*(column[mask] for column in self))
+
+
+class Lookup:
+    """Rows by an id that several of them may have: made once, asked often."""
+
+    def __init__(self, ids: np.ndarray) -> None:
+        """ids: (n,) str, None where there is none."""
+        codes, known = pd.factorize(ids)
+        self._known = pd.Index(known, dtype=object)
+        self._order = np.argsort(codes, kind="stable")
+        self._first = np.searchsorted(codes[self._order], np.arange(len(known) + 1))
+
+    def pairs(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(row, place in `asked`) of all that have the same id: (pairs,) int each."""
+        codes = self._known.get_indexer(asked)
+        place = np.flatnonzero(codes >= 0)
+        first, end = self._first[codes[place]], self._first[codes[place] + 1]
+        each = np.repeat(np.arange(len(place)), end - first)
+        nth = np.arange(len(each)) - np.searchsorted(each, each)
+        return self._order[first[each] + nth], place[each]
 
 
 class IndexTimes:
@@ -45,147 +96,110 @@ class IndexTimes:
 
     def __init__(self, uri: str, window: Window) -> None:
         """Raises InputError where the table cannot be used."""
-        present = tables.columns(uri)
-        tables.require(uri, present, [], [*WHO, "index_time"])
-        if not (keys := [k for k in WHO if k in present]):
-            raise InputError(f"{uri}: no column patient_id or encounter_id; name who is in the cohort")
-        self.key = keys[0]
-        batches = list(tables.batches(uri, present))
-        if not sum(map(len, batches)):
-            raise InputError(f"{uri}: column {self.key} is empty, there is no row below the header")
-        rows = pa.Table.from_batches(batches)
-        self._own = [n for n in rows.column_names if n not in (*WHO, "index_time")]
-        frame = rows.to_pandas()
-        frame[self.key] = tables.identifiers(rows.column(self.key).combine_chunks()).to_pandas()
-        self._timed = "index_time" in present
-        frame["index_time"] = self._times(uri, rows) if self._timed else pd.NaT
-        if frame.empty or frame[self.key].isna().any():
-            raise InputError(f"{uri}: column {self.key} is empty in some row; every row names who it is about")
-        self.rows = frame
-        self._window = (
-            np.timedelta64(round(window.before * 60e6), "us"),
-            np.timedelta64(round(window.after * 60e6), "us"),
-        )
-        text = rows.to_pandas().to_csv() + repr((self.key, window.model_dump()))
-        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @staticmethod
-    def _times(uri: str, rows: pa.Table) -> "pd.Series[Any]":
-        read, odd = tables.times(rows.column("index_time").combine_chunks())
-        missing = odd | read.is_null().to_numpy(zero_copy_only=False)
-        if missing.any():
+        rows = _read(uri)
+        ids = {k: tables.identifiers(rows.column(k).combine_chunks()) for k in WHO if k in rows.column_names}
+        self.timed = "index_time" in rows.column_names
+        times = {"index_time": _times(uri, rows)} if self.timed else {}
+        own = {n: rows.column(n) for n in rows.column_names if n not in (*WHO, "index_time")}
+        self.rows = pa.table({**ids, **times, **own})
+        nobody = np.full(len(rows), None, object)
+        self._who = {k: _plain(ids[k]) if k in ids else nobody for k in WHO}
+        encounter, patient = (self._who[k] for k in WHO)
+        self._sought = {"encounter_id": encounter, "patient_id": np.where(_known(encounter), nobody, patient)}
+        if (lost := ~_known(encounter) & ~_known(patient)).any():
             raise InputError(
-                f"{uri}: index_time of line {int(missing.argmax()) + 2} is no time; write 2026-11-20 08:30:00"
+                f"{uri}: line {int(lost.argmax()) + 2} has no {' and no '.join(ids)}; every row names who it is about"
             )
-        return pd.Series(_moments(read))
+        self._time = moments(self.rows.column("index_time")) if self.timed else np.full(len(rows), "NaT", "M8[us]")
+        self._before, self._after = (np.timedelta64(round(m * 60e6), "us") for m in (window.before, window.after))
+        # what a resume must find the same: columns of the user's own decide nothing
+        told = [*(a.tolist() for a in self._who.values()), self._time.astype(np.int64).tolist(), window.model_dump()]
+        self.fingerprint = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
-    def choose(self, manifest: ManifestFile, shards: list[Shard]) -> Iterator[Shard]:
-        """The shards with the spans that belong to the cohort, those left out that have none."""
-        group, mask = -1, np.empty(0, bool)
-        for shard in shards:
-            if shard.row_group != group:
-                group = shard.row_group
-                rows = read_rows(manifest.uri, group, columns=[self.key, "start_time"])
-                mask = self._belongs(rows)
-            mine = mask[shard.offset : shard.offset + shard.rows]
-            if mine.any():
-                yield shard.only(mine)
+    def choose(self, manifest: ManifestFile, shards: list[Shard]) -> list[Shard]:
+        """The shards with the ECGs that belong to the cohort, less those that have none; prints who has any."""
+        lookups = {k: Lookup(ids) for k, ids in self._sought.items()}
+        known, inside = (np.zeros(len(self.rows), bool) for _ in range(2))
+        chosen = []
+        for group, slices in groupby(shards, key=lambda shard: shard.row_group):
+            ecgs = Ecgs.of(read_rows(manifest.uri, group, columns=[*WHO, "start_time"]), "start_time")
+            theirs = self._theirs([lookups[k].pairs(ecgs.who[k]) for k in WHO], ecgs)
+            known[theirs.member] = True
+            belonging = theirs.only(self._in_window(theirs))
+            inside[belonging.member] = True
+            mask = np.zeros(len(ecgs.time), bool)
+            mask[belonging.ecg] = True
+            parts = [(shard, mask[shard.offset : shard.offset + shard.rows]) for shard in slices]
+            chosen += [shard.only(mine) for shard, mine in parts if mine.any()]
+        self._tell(known, inside)
+        return chosen
 
-    def _belongs(self, rows: pa.Table) -> np.ndarray:
-        """bool (rows,): whether a span belongs to any index time."""
-        spans = pd.DataFrame({self.key: rows.column(self.key).to_pandas(), "row": np.arange(len(rows))})
-        spans["time"] = _moments(rows.column("start_time"))
-        found = self._pairs(spans, self.rows)
-        mask = np.zeros(len(rows), bool)
-        mask[found["row"].to_numpy()] = True
-        return mask
+    def belonging(self, ecgs: Ecgs, lookups: dict[str, Lookup], start: int, stop: int) -> Pairs:
+        """The members from `start` to before `stop` with the ECGs that belong to them. lookups: of the ECGs."""
+        found = [lookups[k].pairs(self._sought[k][start:stop]) for k in WHO]
+        theirs = self._theirs([(member + start, ecg) for ecg, member in found], ecgs)
+        return theirs.only(self._in_window(theirs))
 
-    def _pairs(self, spans: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-        """Every row of the cohort with every span that belongs to it; `apart`: the time from the span to the index."""
-        pairs = rows[[self.key, "index_time"]].reset_index(names="member").merge(spans, on=self.key)
-        pairs["apart"] = pairs["index_time"] - pairs["time"]
-        if not self._timed:
-            return pairs
-        before, after = self._window
-        return pairs[(pairs["apart"] <= before) & (pairs["apart"] >= -after)]
+    def _theirs(self, found: list[tuple[np.ndarray, np.ndarray]], ecgs: Ecgs) -> Pairs:
+        """(member, ECG) found by each of WHO as pairs, without those that name different patients."""
+        member, ecg = (np.concatenate(side) for side in zip(*found, strict=True))
+        one, other = self._who["patient_id"][member], ecgs.who["patient_id"][ecg]
+        agree = ~_known(one) | ~_known(other) | (one == other)
+        return Pairs(member, ecg, self._time[member] - ecgs.time[ecg]).only(agree)
 
-    def write(self, ledger: Ledger, card: Card, out: str) -> str:
-        """A row per member of the cohort and indicator: the nearest estimate, and those of the window together."""
-        uri = storage.join(out, "cohort", f"{card.model_version}.parquet")
-        spans, numbers = self._estimates(ledger, card)
-        with storage.atomic_output(uri) as file:
-            writer = None
-            for start in range(0, len(self.rows), CHUNK):
-                some = self._gathered(self.rows.iloc[start : start + CHUNK], spans, numbers, card)
-                writer = writer or pq.ParquetWriter(file, some.schema, compression="zstd")
-                writer.write_table(some)
-            if writer is not None:
-                writer.close()
-        print(f"cohort:    {uri}")
-        return uri
+    def _in_window(self, pairs: Pairs) -> np.ndarray:
+        """bool (pairs,)."""
+        if not self.timed:
+            return np.ones(len(pairs.member), bool)
+        inside: np.ndarray = (pairs.apart <= self._before) & (pairs.apart >= -self._after)
+        return inside
 
-    def _estimates(self, ledger: Ledger, card: Card) -> tuple[pd.DataFrame, np.ndarray]:
-        """The spans that have an estimate, and (spans, indicators) float32: probability, or value where it is one."""
-        n, frames, numbers = len(card.indicators), [], []
-        for shard in sorted(ledger.staged()):
-            rows = publishable(ledger.rows(shard), card)
-            each = rows.take(pa.array(np.arange(0, len(rows), n)))
-            ok = pc.equal(each.column("status"), "ok").to_numpy()
-            number = pc.coalesce(rows.column("value"), rows.column("probability"))
-            numbers.append(number.to_numpy(zero_copy_only=False).reshape(-1, n)[ok])
-            told = pd.DataFrame({k: each.column(k).to_pandas() for k in ("span_id", self.key)})
-            told["time"] = _moments(each.column("ecg_time"))
-            frames.append(told[ok])
-        if not frames:
-            return pd.DataFrame(columns=["span_id", self.key, "time", "row"]), np.empty((0, n), np.float32)
-        spans = pd.concat(frames, ignore_index=True)
-        return spans.assign(row=np.arange(len(spans))), np.concatenate(numbers)
-
-    def _gathered(self, members: pd.DataFrame, spans: pd.DataFrame, numbers: np.ndarray, card: Card) -> pa.Table:
-        """A row per member and indicator."""
-        n = len(card.indicators)
-        pairs = self._pairs(spans, members)
-        pairs = pairs.assign(far=pairs["apart"].abs()).sort_values(["member", "far", "row"], kind="stable")
-        nearest = pairs.groupby("member").first().reindex(members.index)
-        has = nearest["row"].notna().to_numpy()
-        near, mean, most = (np.full((len(members), n), np.nan, np.float32) for _ in range(3))
-        near[has] = numbers[nearest["row"].to_numpy()[has].astype(int)]
-        if len(pairs):
-            starts = np.flatnonzero(np.diff(pairs["member"].to_numpy(), prepend=-1))
-            sizes = np.diff([*starts, len(pairs)])
-            theirs = numbers[pairs["row"].to_numpy().astype(int)]
-            mean[has] = np.add.reduceat(theirs, starts) / sizes[:, None]
-            most[has] = np.maximum.reduceat(theirs, starts)
-        count = pairs.groupby("member").size().reindex(members.index, fill_value=0)
-        minutes = nearest["apart"].to_numpy().astype("timedelta64[us]").astype("float64") / 60e6
-        per_member = {
-            self.key: members[self.key],
-            **({"index_time": members["index_time"].dt.tz_localize("UTC")} if self._timed else {}),
-            **{name: members[name] for name in self._own},
-            "n_spans": count.astype("int32"),
-            "nearest_span_id": nearest["span_id"].astype(object).where(has, None),
-            **({"nearest_minutes_before": np.where(has, minutes, np.nan)} if self._timed else {}),
-        }
-        columns = {
-            k: pa.array(np.repeat(np.asarray(v, dtype=object), n).tolist(), _type(k, v)) for k, v in per_member.items()
-        }
-        columns["indicator"] = pa.array([i.key for i in card.indicators] * len(members), pa.string())
-        for name, values in (("nearest", near), ("mean", mean), ("highest", most)):
-            columns[name] = pa.array(values.ravel(), pa.float32(), from_pandas=True)
-        version = pa.array([card.model_version] * (n * len(members)), pa.string())
-        return pa.table({**columns, "model_version": version})
+    def _tell(self, known: np.ndarray, inside: np.ndarray) -> None:
+        n = len(known)
+        outside = f", {(known & ~inside).sum():,} with ECGs outside of it only" if self.timed else ""
+        print(
+            f"cohort: {n:,} rows, {inside.sum():,} with an ECG{' in the window' if self.timed else ''}{outside}, "
+            f"{n - known.sum():,} without any in the manifest"
+            + ("" if known.any() else ": are the ids those of the manifest's columns?"),
+            flush=True,
+        )
 
 
-def _type(name: str, values: Any) -> pa.DataType:
-    if name == "index_time":
-        return pa.timestamp("us", tz="UTC")
-    if name == "n_spans":
-        return pa.int32()
-    return pa.float32() if name == "nearest_minutes_before" else pa.string()
-
-
-def _moments(column: Any) -> np.ndarray:
+def moments(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """datetime64[us] (n,), UTC, NaT where there is no time: archives reach into years that nanoseconds do not."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    out: np.ndarray = array.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
+    out: np.ndarray = column.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
     return out
+
+
+def _plain(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    out: np.ndarray = column.to_numpy(zero_copy_only=False).astype(object)
+    out[out == ""] = None
+    return out
+
+
+def _known(ids: np.ndarray) -> np.ndarray:
+    """bool (n,): whether there is one."""
+    known: np.ndarray = ids != None  # noqa: E711 (elementwise)
+    return known
+
+
+def _read(uri: str) -> pa.Table:
+    """The table as it is. Raises InputError for columns that are missing, misspelt, or none of its own."""
+    rows = tables.whole(uri, (*WHO, "index_time"))
+    present = rows.column_names
+    found = [k for k in WHO if k in present]
+    # beside an id, what resembles the other one (encounter_type) is a column of the user's own
+    tables.require(uri, present, [], ["index_time"] if found else [*WHO, "index_time"])
+    if not found:
+        raise InputError(f"{uri}: no column patient_id or encounter_id; name who is in the cohort")
+    if taken := [name for name in RESERVED if name in present]:
+        raise InputError(f"{uri}: the output has a column {taken[0]} already; rename yours, such as my_{taken[0]}")
+    return rows
+
+
+def _times(uri: str, rows: pa.Table) -> pa.Array:
+    read, odd = tables.times(rows.column("index_time").combine_chunks())
+    missing = odd | read.is_null().to_numpy(zero_copy_only=False)
+    if missing.any():
+        raise InputError(f"{uri}: index_time of line {int(missing.argmax()) + 2} is no time; write 2026-11-20 08:30:00")
+    return read

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import ray
+from pydantic import Field
 from ray.data import Dataset
 
 from anyecg_ray import leads, packs, storage, telemetry
@@ -75,16 +76,16 @@ class Shard(NamedTuple):
 class Predict(Settings):
     """How the pipeline is laid out. The defaults suit one machine and a cluster alike."""
 
-    actors: int = 0
+    actors: int = Field(0, ge=0)
     """Copies of the model. 0: one for every GPU, else one for every 4 cores of the cluster."""
 
-    cpus_per_actor: float = 0
+    cpus_per_actor: float = Field(0, ge=0)
     """CPUs that Ray sets aside for one copy. 0: three quarters of its threads; preprocessing gets the rest."""
 
-    gpus_per_actor: float = 0
+    gpus_per_actor: float = Field(0, ge=0)
     """GPUs that Ray sets aside for one copy."""
 
-    preprocess_cpus: float = 1
+    preprocess_cpus: float = Field(1, gt=0)
     """CPUs that Ray sets aside for one preprocessing task."""
 
     def for_cluster(self, compute: Compute) -> "Layout":

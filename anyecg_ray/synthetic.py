@@ -21,6 +21,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from anyecg_ray import storage
 from anyecg_ray.artefacts import disturb
@@ -50,16 +51,16 @@ class Synth(Settings):
     out: str
     """Where the archive goes: a folder or s3:// prefix, empty or absent."""
 
-    encounters: int = 100
+    encounters: int = Field(100, ge=1, le=LIMIT)
     """Visits to the emergency department, most of them with a recording."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """The same seed gives the same bytes."""
 
-    minutes: float = 10.0
+    minutes: float = Field(10.0, gt=0, le=480)
     """Median length of a visit's recording; a minute takes 60 kB."""
 
-    workers: int | None = None
+    workers: int | None = Field(None, ge=1)
     """Processes that draw ECGs; by default one for each core."""
 
 
@@ -102,10 +103,9 @@ def write_archive(
     median; a minute takes 60 kB). workers: processes, as many as there are processors by default; 1 starts none.
     progress: called with (visits done, visits in all).
 
-    Writing the same archive again is harmless. Raises InputError for arguments that cannot be, and where another
-    archive is there already, StorageError where it cannot be written.
+    Writing the same archive again is harmless. Raises InputError where another archive is there already, StorageError
+    where it cannot be written.
     """
-    _check(encounters, seed, minutes, workers)
     planned = list(visits(seed, encounters, minutes))
     tables = dict(_tables(planned, seed))
     _refuse_another(out, tables["visits.csv"])
@@ -123,17 +123,6 @@ def write_archive(
         hours=sum(s.samples for s in segments) / FS / 3600,
         results=tables["labs.csv"].count("\n") - 1,
     )
-
-
-def _check(encounters: int, seed: int, minutes: float, workers: int | None) -> None:
-    if not 1 <= encounters <= LIMIT:
-        raise InputError(f"encounters: {encounters} is not within 1 and {LIMIT}")
-    if seed < 0:
-        raise InputError(f"seed: {seed} is negative; give 0 or more")
-    if not 0 < minutes <= 480:
-        raise InputError(f"minutes: {minutes} is not within 0 and 480")
-    if workers is not None and workers < 1:
-        raise InputError(f"workers: {workers} is less than 1")
 
 
 def _refuse_another(out: str, table: str) -> None:

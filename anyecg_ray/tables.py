@@ -29,6 +29,8 @@ BLOCK = 4 << 20
 LONGEST = 10_000
 """Characters of the longest cell that is believed: beyond it a quote was left open and swallowed what follows."""
 
+PARQUET = (".parquet", ".pq")
+
 _ISO = r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?)?$"
 
 
@@ -58,14 +60,33 @@ def batches(
     A CSV line with too few or too many cells goes to `malformed` and is otherwise left out.
     Raises InputError where the table cannot be read or a required column is missing, naming it and the mend.
     """
-    read = _parquet if uri.endswith((".parquet", ".pq")) else _csv
+    read = _parquet if uri.endswith(PARQUET) else _csv
     yield from read(uri, required, optional, [] if malformed is None else malformed)
+
+
+def whole(uri: str, as_text: Sequence[str] = ()) -> pa.Table:
+    """All of a table that fits in memory; columns of a CSV, but for `as_text`, have the type that all cells have.
+
+    Raises InputError where it cannot be read as it stands: no row may get lost.
+    """
+    names, malformed = columns(uri), list[str]()
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{uri}: column {twice[0] or 'without a name'} is there twice; give each a name of its own")
+    found = [batch for batch in batches(uri, names, (), malformed) if len(batch)]
+    if malformed:
+        raise InputError(f"{uri}: {len(malformed):,} lines have more or fewer cells than the header; mend them")
+    if not found:
+        raise InputError(f"{uri}: there is no row below the header")
+    rows = pa.Table.from_batches(found).unify_dictionaries().combine_chunks()
+    if uri.endswith(PARQUET):
+        return rows
+    return pa.table({n: c if n in as_text else typed(c.combine_chunks()) for n, c in zip(names, rows, strict=True)})
 
 
 def columns(uri: str) -> list[str]:
     """The names of a table's columns. Raises InputError."""
     with storage.open_input(uri) as file:
-        if uri.endswith((".parquet", ".pq")):
+        if uri.endswith(PARQUET):
             return list(_parquet_file(file, uri).schema_arrow.names)
         with _uncompressed(file, uri) as stream:
             return _header(stream, uri)
@@ -172,6 +193,31 @@ def texts(column: pa.Array) -> pa.Array:
     except pa.ArrowInvalid:
         decoded = [None if b is None else b.decode("utf-8", errors="replace").strip() for b in column.to_pylist()]
         return pa.array(decoded, pa.string())
+
+
+_TYPES = (
+    (r"^-?(0|[1-9]\d{0,17})$", pa.int64()),
+    (r"^-?(0|[1-9]\d{0,14})(\.\d+)?([eE][+-]\d+)?$", pa.float64()),
+    (r"^([Tt]rue|[Ff]alse|TRUE|FALSE)$", pa.bool_()),
+    (r"^\d{4}-\d{2}-\d{2}$", pa.date32()),
+)
+"""What cells look like that can be nothing else. A number that begins with a superfluous 0, or that has more digits
+than its type keeps, is an identifier."""
+
+
+def typed(column: pa.Array) -> pa.Array:
+    """A column of text as numbers, truth, dates or times where all of its cells are; else as it is."""
+    text = pc.if_else(pc.equal(column, ""), None, column)
+    for pattern, kind in _TYPES:
+        if pc.all(pc.match_substring_regex(text, pattern)).as_py():
+            try:
+                return text.cast(kind)
+            except pa.ArrowInvalid:  # a day that the calendar does not have
+                return column
+    if pc.all(pc.match_substring_regex(text, r"^\d{4}-\d{2}-\d{2}[ T]")).as_py():
+        read, odd = times(text)
+        return column if odd.any() else read
+    return column
 
 
 def identifiers(column: pa.Array) -> pa.Array:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.fs
 import ray
 import ray.train
+from pydantic import Field
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
@@ -49,19 +50,19 @@ class Train(Settings):
     augment: Augment = Augment()
     """What happens to a window each time it is seen."""
 
-    workers: int = 1
+    workers: int = Field(1, ge=1)
     """Copies that learn together."""
 
-    cpus_per_worker: float = 0
+    cpus_per_worker: float = Field(0, ge=0)
     """0: the cluster's CPUs, less one for reading, shared out among the workers."""
 
     gpu: bool | None = None
     """Whether each worker has a GPU; by default where the cluster has enough of them."""
 
-    max_failures: int = 3
+    max_failures: int = Field(3, ge=0)
     """Deaths of workers after which the job fails."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Of weights, shuffling and augmentation."""
 
     name: str | None = None
@@ -95,8 +96,6 @@ def _check(card: SegmentsCard, settings: Train) -> None:
     for split in ("train", "val"):
         if not card.windows[split]:
             raise InputError(f"{settings.segments}: no windows to train on in split {split}")
-    if settings.workers < 1:
-        raise InputError(f"setting workers: {settings.workers}; give 1 or more")
 
 
 def _standardised(card: SegmentsCard, uri: str) -> SegmentsCard:

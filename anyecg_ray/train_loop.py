@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from anyecg_ray import metrics
@@ -25,38 +26,38 @@ class Batch(NamedTuple):
 class Learning(Settings):
     """How the network learns."""
 
-    epochs: int = 20
+    epochs: int = Field(20, ge=1)
     """At most; early stopping ends sooner."""
 
-    patience: int = 5
+    patience: int = Field(5, ge=0)
     """Epochs without a better validation AUROC after which training stops."""
 
-    batch: int = 64
+    batch: int = Field(64, ge=1)
     """Windows of one step of one worker."""
 
-    accumulate: int = 1
+    accumulate: int = Field(1, ge=1)
     """Batches whose gradients make one step."""
 
-    lr: float = 1e-3
+    lr: float = Field(1e-3, gt=0)
     """Highest learning rate, of the head."""
 
-    weight_decay: float = 0.01
-    warmup: float = 0.05
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: float = Field(0.05, ge=0, le=1)
     """Share of all steps over which the learning rate rises."""
 
-    layer_decay: float = 1.0
+    layer_decay: float = Field(1.0, gt=0, le=1)
     """Learning rate of each stage as a share of the one above; 0.75 suits fine-tuning."""
 
-    clip: float = 1.0
+    clip: float = Field(1.0, gt=0)
     """Largest norm of a step's gradient."""
 
     loss: Kind = "bce"
     """bce, focal, asymmetric; positive-unlabelled for diagnoses of which a reader states some."""
 
-    positive_weight: float = 1.0
+    positive_weight: float = Field(1.0, gt=0)
     """bce: a positive weighs as many times as there are more negatives, at most so much; 1: as much as a negative."""
 
-    prevalence: float = 0.1
+    prevalence: float = Field(0.1, gt=0, lt=1)
     """positive-unlabelled: the share of positives that is assumed of every indicator."""
 
 

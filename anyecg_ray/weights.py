@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from anyecg_ray import analytes, model, storage
 from anyecg_ray.config import InputError, Settings
@@ -63,7 +64,7 @@ class Init(Settings):
     preset: Literal["tiny", "small", "full"] = "tiny"
     """Size of the network; full is ECGFounder's."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """The same seed gives the same weights."""
 
     recipe: str = DEFAULT_RECIPE

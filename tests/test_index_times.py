@@ -77,11 +77,14 @@ def test_only_what_lies_in_the_window_is_scored_and_gathered(place, spans, on_ra
 
 def test_without_index_times_every_ecg_of_a_patient(place, spans, on_ray):
     who = spans.patient_id.iloc[0]
-    staged, table, _ = scored(place, "all", cohort(place, [{"patient_id": who}], "who.csv"))
+    path = place / "who.parquet"
+    pd.DataFrame({"patient_id": [who], "n": [3], "seen": [datetime(2299, 1, 1, tzinfo=UTC)]}).to_parquet(path)
+    staged, table, _ = scored(place, "all", str(path))
     everything = read_rows(str(place / "manifest.parquet"), 0).to_pandas()
     assert set(staged.span_id) == set(everything[everything.patient_id == who].span_id)
     assert len(table) == 2
-    assert np.isfinite(table.nearest).all()
+    assert np.isfinite(table["mean"]).all()
+    assert table.n.tolist() == [3, 3]
 
 
 def test_another_cohort_does_not_go_into_the_same_output(place, spans, on_ray):
@@ -99,8 +102,12 @@ def test_another_cohort_does_not_go_into_the_same_output(place, spans, on_ray):
         ("mrn\n1\n", "no column patient_id or encounter_id"),
         ("patient_id,index_time\n1,yesterday\n", "index_time of line 2 is no time"),
         ("patient_id,index_time\n1,2020-01-01\n2,\n", "index_time of line 3 is no time"),
-        ("patient_id,index_time\n,2020-01-01\n", "column patient_id is empty in some row"),
-        ("patient_id\n", "column patient_id is empty"),
+        ("patient_id,index_time\n,2020-01-01\n", "line 2 has no patient_id"),
+        ("patient_id,encounter_id\n1,2\n,\n", "line 3 has no encounter_id and no patient_id"),
+        ("patient_id\n", "there is no row below the header"),
+        ("patient_id,mean\n1,2\n", "has a column mean already"),
+        ("patient_id,ward,ward\n1,2,3\n", "column ward is there twice"),
+        ("patient_id,ward\n1,2\n3\n", "1 lines have more or fewer cells"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_one_line(place, tmp_path, text, told, capsys):

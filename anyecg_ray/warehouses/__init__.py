@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import pyarrow as pa
+from pydantic import Field
 
 from anyecg_ray import storage
 from anyecg_ray.config import InputError, JobError, Settings, fingerprint
@@ -39,7 +40,7 @@ class Sink(Settings):
     properties: dict[str, str] = {}
     """Iceberg: further properties of the catalog. Delta: storage options. Secrets belong into the environment."""
 
-    every: float = 60
+    every: float = Field(60, ge=0)
     """Seconds after which rows that wait are committed; each commit is a snapshot of the table."""
 
 
