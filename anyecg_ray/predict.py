@@ -301,6 +301,8 @@ def estimates(shards: Sequence[Shard], source: Source, bundle: str, settings: Pr
     context = ray.data.DataContext.get_current()
     # a block is a piece: small enough to stream, and never regrouped, which would copy the windows
     context.target_max_block_size = PIECE_WINDOWS * len(source.recipe.leads) * source.recipe.samples * 4
+    # a copy that is killed while it starts is replaced too; a bundle that is broken was refused before this
+    context.max_consecutive_actor_init_deaths = 3
     layout = settings.for_cluster(compute)
     return (
         ray.data.range(len(shards), override_num_blocks=max(1, len(shards)))

@@ -72,12 +72,14 @@ def children(process, name):
 
 
 @pytest.mark.slow
-def test_a_copy_of_the_model_dies(job, tmp_path):
+@pytest.mark.parametrize("staged", [0, 5])  # while it starts, and in the middle
+def test_a_copy_of_the_model_dies(job, tmp_path, staged):
     out, env = tmp_path / "out", os.environ | {"PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     process = subprocess.Popen(command(job, out), env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-    wait_for(lambda: parts(out) >= 5, process)
-    killed = [p for p in children(process, "MapWorker(MapBatches(Predictor") if p.is_running()]
+    name = "MapWorker(MapBatches(Predictor"
+    wait_for(lambda: parts(out) >= staged and children(process, name), process)
+    killed = [p for p in children(process, name) if p.is_running()]
     for actor in killed:
         actor.kill()
     said = process.communicate(timeout=200)
