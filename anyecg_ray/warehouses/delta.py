@@ -16,6 +16,7 @@ from deltalake.exceptions import DeltaError
 from anyecg_ray import storage
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.warehouses import same_place
+from anyecg_ray.warehouses.addresses import line
 
 PARTITIONS = ["model_version", "estimated_date"]
 
@@ -55,7 +56,7 @@ class Delta:
                 **how,
             )
         except (DeltaError, OSError) as error:
-            raise JobError(f"{self.where}: Delta did not take a commit ({_line(error)})") from None
+            raise JobError(f"{self.where}: Delta did not take a commit ({line(error, self._options)})") from None
 
     def _table(self) -> DeltaTable | None:
         try:
@@ -63,7 +64,7 @@ class Delta:
                 return None
             return DeltaTable(self.where, storage_options=self._options or None)
         except (DeltaError, OSError) as error:
-            raise InputError(f"{self.where}: cannot open the Delta table ({_line(error)})") from None
+            raise InputError(f"{self.where}: cannot open the Delta table ({line(error, self._options)})") from None
 
 
 def _app(job: str) -> str:
@@ -95,7 +96,3 @@ def _from_environment() -> dict[str, str]:
     if not endpoint:
         return {}
     return {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower()}
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
