@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from anyecg_ray import storage, telemetry
-from anyecg_ray.config import InputError, Settings
+from anyecg_ray.config import InputError, Location, Settings
 from anyecg_ray.lease import Lease
 from anyecg_ray.ledger import Ledger
 from anyecg_ray.model import Card, load
@@ -32,10 +32,10 @@ SHARDS = 500
 class Publish(Settings):
     """Carry what a back-fill has staged into a warehouse: later, or into a second one."""
 
-    out: str
+    out: Location
     """The --out of the back-fill."""
 
-    bundle: str
+    bundle: Location
     """The model that it was scored with: it turns the network's outputs into estimates."""
 
     sink: Sink = Sink()

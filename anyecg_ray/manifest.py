@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from anyecg_ray import storage
-from anyecg_ray.config import InputError, JobError, Settings
+from anyecg_ray.config import InputError, JobError, Location, Settings
 from anyecg_ray.datasets import mc_med, mimic_iv_ecg, ptb_xl, wfdb
 from anyecg_ray.datasets.found import Found
 from anyecg_ray.datasets.mc_med import McMed
@@ -39,13 +39,13 @@ SMALL = 2000
 class Manifest(Settings):
     """Index an archive: one row per span of at most `max_span` seconds."""
 
-    archive: str
+    archive: Location
     """Folder or s3:// prefix of the archive."""
 
     dataset: Literal["wfdb", "mc-med", "mimic-iv-ecg", "ptb-xl"] = "wfdb"
     """Kind of archive; `wfdb` is any tree of WFDB records."""
 
-    out: str
+    out: Location
     """Where the manifest goes: a Parquet file."""
 
     max_span: float = Field(600.0, ge=10)

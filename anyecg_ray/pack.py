@@ -26,7 +26,7 @@ import ray
 from pydantic import Field
 
 from anyecg_ray import cluster, storage
-from anyecg_ray.config import InputError, JobError, Settings
+from anyecg_ray.config import InputError, JobError, Location, Settings
 from anyecg_ray.lease import Lease
 from anyecg_ray.manifest import ManifestFile, open_manifest, read_rows
 from anyecg_ray.manifest_file import write_packed
@@ -42,13 +42,13 @@ MANIFEST, JOB = "manifest.parquet", "_job.json"
 class Pack(Settings):
     """Copy an archive's signals into large files, with a manifest that back-fill and prepare take like any other."""
 
-    manifest: str
+    manifest: Location
     """What `anyecg manifest` wrote."""
 
-    out: str
+    out: Location
     """Where the packs and their manifest go: a folder or s3:// prefix. The same command goes on with it."""
 
-    archive: str | None = None
+    archive: Location | None = None
     """Where the records lie now, if not where the manifest found them."""
 
     megabytes: int = Field(256, ge=1)
