@@ -88,7 +88,8 @@ def manifest(settings: Manifest) -> None:
         raise InputError(_nothing(settings))
     print(tally.told(open_manifest(settings.out) if first is not None or before else None))
     if tally.failed:
-        raise JobError(f"{tally.failed} headers could not be fetched ({tally.failure}); --update tries them again")
+        reasons = ", ".join(f"{n:,} {why}" for why, n in tally.failed.most_common())
+        raise JobError(f"{tally.failed.total():,} headers could not be fetched ({reasons}); --update tries them again")
 
 
 @dataclass
@@ -185,7 +186,7 @@ def _new_rows(settings: Manifest, archive: str, tally: Tally, ids: Ids) -> Itera
     batches = ids.unseen(_batches(_found(settings, archive, tally.notes)))
     for indexed in _indexed(batches, (archive, settings.dataset, settings.max_span), settings.workers):
         if indexed.refused is not None:
-            raise storage.RefusedError(indexed.refused)
+            raise storage.RefusedError(f"{archive}/…: {indexed.refused}")
         rows = ids.kept(indexed)
         tally.add(rows, indexed.failed)
         tally.progress()
@@ -238,7 +239,7 @@ def _in_tasks(batches: Iterator[list[Found]], of: tuple[str, str, float], worker
             while waiting:
                 yield ray.get(waiting.popleft())
         except ray.exceptions.RayError as error:
-            raise JobError(f"a task of the manifest failed: {' '.join(str(error).split())[-300:]}") from None
+            raise cluster.explained(error) from None
 
 
 def _cpus() -> int:

@@ -46,7 +46,7 @@ def holds_secret(address: str) -> bool:
     """Whether a password, a token or a key stands in an address."""
     scheme, user, rest = _parts(address)
     names = _parameters(rest) if scheme else (name for name, _ in _WORD.findall(address))
-    return ":" in user or any(SECRET.search(name) for name in names)
+    return bool(user.partition(":")[2]) or any(SECRET.search(name) for name in names)
 
 
 def shown(address: str) -> str:
