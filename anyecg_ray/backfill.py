@@ -17,7 +17,7 @@ from pydantic import Field
 
 from anyecg_ray import index_table, index_times, schema, storage, telemetry
 from anyecg_ray.backends import Compute
-from anyecg_ray.config import InputError, JobError, fingerprint
+from anyecg_ray.config import InputError, JobError, Location, fingerprint
 from anyecg_ray.delivery import Delivery
 from anyecg_ray.index_times import IndexTimes
 from anyecg_ray.lease import Lease
@@ -48,19 +48,19 @@ two cores without AMX score so much in two to three minutes."""
 class Backfill(Compute):
     """Score every span of a manifest: one row per span, whatever happens."""
 
-    manifest: str
+    manifest: Location
     """What `anyecg manifest` wrote."""
 
-    bundle: str
+    bundle: Location
     """The model: a folder or s3:// prefix."""
 
-    out: str
+    out: Location
     """Where staging goes, and the estimates unless `sink` says otherwise. The same command goes on with it."""
 
-    archive: str | None = None
+    archive: Location | None = None
     """Where the records lie now, if not where the manifest found them."""
 
-    cohort: str | None = None
+    cohort: Location | None = None
     """Score only the ECGs of this table (CSV, Parquet): patient_id, encounter_id, index_time, columns of your own."""
 
     window: index_times.Window = index_times.Window()

@@ -33,7 +33,7 @@ from anyecg_ray.backends import Compute, Estimator, cores
 from anyecg_ray.backfill import Backfill, backfill
 from anyecg_ray.bench_backfill import Marks
 from anyecg_ray.bench_setup import Setup, decoded
-from anyecg_ray.config import InputError
+from anyecg_ray.config import InputError, Location
 from anyecg_ray.filters import without_median, zero_phase
 from anyecg_ray.predict import Predict, Source, fetch
 from anyecg_ray.preprocess import preprocess
@@ -52,16 +52,16 @@ class Bench(Compute):
     growth: end to end over more and more of something. train: training through Ray against a bare loop on the same
     tensors. backfill: what ledger and warehouse cost, and a resume. serve: the endpoint under the load of `hey`."""
 
-    json_file: str | None = Field(default=None, alias="json")
+    json_file: Location | None = Field(default=None, alias="json")
     """Write the figures here too."""
 
-    archive: str | None = None
+    archive: Location | None = None
     """Records to measure on; by default a synthetic archive is made for the run."""
 
     dataset: Literal["wfdb", "mc-med", "mimic-iv-ecg", "ptb-xl"] = "wfdb"
     """Kind of the archive."""
 
-    bundle: str | None = None
+    bundle: Location | None = None
     """Model to measure; by default an untrained one of the full size that reads lead II."""
 
     windows: int = Field(20_000, ge=1)
@@ -87,7 +87,7 @@ class Bench(Compute):
     postgres: str | None = None
     """For the warehouse postgres: the URI of a database that may be written into."""
 
-    packed: str | None = None
+    packed: Location | None = None
     """Where read packs the archive: a folder or s3:// prefix beside it; by default a temporary folder."""
 
     shards: list[PositiveInt] = [1_000, 10_000, 100_000]

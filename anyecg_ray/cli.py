@@ -40,7 +40,7 @@ VERBS = {
     "status": Verb("status", "Progress", "status", "say how far a back-fill is"),
     "publish": Verb("delivery", "Publish", "publish", "carry staged estimates into a warehouse, or a second one"),
     "export": Verb("export", "Export", "export", "write estimates as FHIR, OMOP or MEDS"),
-    "submit": Verb("submit", "Submit", "submit", "run any of these on a Ray cluster, and follow it"),
+    "submit": Verb("submit", "Submit", "submit", "run one of these on a Ray cluster, and follow it"),
     "serve": Verb("hosting", "Serve", "serve", "answer over HTTP: an API, and a page to try it on"),
     "estimate": Verb("client", "Estimate", "ask", "ask an endpoint for the estimates of one record"),
     "keys": Verb("keys", "Keys", "keys", "make, revoke and list the API keys of serve"),

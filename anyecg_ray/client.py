@@ -16,7 +16,7 @@ import requests
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from anyecg_ray.config import InputError, JobError, Settings
+from anyecg_ray.config import InputError, JobError, Location, Settings
 from anyecg_ray.header import NO_FILE, RecordError, parse_header
 
 VARIABLE = "ANYECG_API_KEY"
@@ -41,7 +41,7 @@ class RefusedError(InputError):
 class Estimate(Settings):
     """Ask an endpoint for the estimates of one record and print them."""
 
-    record: CliPositionalArg[str]
+    record: CliPositionalArg[Location]
     """A WFDB record on this machine, with or without .hea; a .csv (with --fs); or s3://… for the server to read."""
 
     url: str = "http://127.0.0.1:8000"

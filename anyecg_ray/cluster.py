@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from typing import Any
 
 import ray
 
+from anyecg_ray.config import InputError, JobError
 from anyecg_ray.ending import on_sigterm
 
 
@@ -39,6 +41,25 @@ def connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def explained(error: ray.exceptions.RayError) -> InputError | JobError:
+    """One line instead of Ray's pages: what a worker raised, or how Ray itself failed.
+
+    Of an exception that nobody foresaw it tells the type and the place: its message may name a record.
+    """
+    # what a worker raised comes as text: Ray Data wraps it and loses the object on the way
+    text = str(error)
+    if not isinstance(error, ray.exceptions.RayTaskError):
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return JobError(f"the pipeline failed ({type(error).__name__}: {lines[-1]}); run the same command to go on")
+    if ours := re.search(r"^anyecg_ray\.(?:config|faults)\.(\w+): (.*)$", text, re.MULTILINE):
+        return (JobError if ours[1] == "JobError" else InputError)(ours[2])
+    kind = re.search(r"^([A-Za-z_][\w.]*)(?:: .*)?$", text, re.MULTILINE)
+    places = re.findall(r'/(anyecg_ray/[\w/]+\.py)", line (\d+)', text)
+    where = " at {}:{}".format(*places[-1]) if places else ""
+    told = f"{kind[1] if kind else type(error).__name__}{where}"
+    return JobError(f"a task failed ({told}); run the same command to go on")
 
 
 @contextmanager

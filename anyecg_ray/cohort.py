@@ -16,7 +16,7 @@ from pydantic import Field
 from anyecg_ray import align, splits, storage, weights
 from anyecg_ray.align import Align, Clock
 from anyecg_ray.analytes import Indicator
-from anyecg_ray.config import InputError, Settings
+from anyecg_ray.config import InputError, Location, Settings
 from anyecg_ray.datasets import mc_med, mimic_iv_ecg, ptb_xl, wfdb
 from anyecg_ray.labtable import Counts
 from anyecg_ray.manifest import ManifestFile, read_rows
@@ -33,25 +33,25 @@ SHARD_WINDOWS = 2048
 class Prepare(Settings):
     """Label an archive's windows with laboratory results and store them for training."""
 
-    manifest: str
+    manifest: Location
     """What `anyecg manifest` wrote."""
 
-    out: str
+    out: Location
     """Where the segment store goes: a folder or s3:// prefix."""
 
-    archive: str | None = None
+    archive: Location | None = None
     """Where the records and the data set's tables lie, if not where the manifest found them."""
 
-    tables: str | None = None
+    tables: Location | None = None
     """Where the data set's tables lie, if not with the records; of a packed archive, where it was packed from."""
 
     dataset: Literal["mc-med", "mimic-iv-ecg", "ptb-xl", "wfdb"] | None = None
     """Kind of the archive, if not what the manifest says: where people and results are read."""
 
-    labels: str | None = None
+    labels: Location | None = None
     """wfdb: a CSV or Parquet table of results (patient, time, name, value, …). mimic-iv-ecg: MIMIC-IV's folder hosp."""
 
-    people: str | None = None
+    people: Location | None = None
     """wfdb: a CSV or Parquet table of people (patient, and encounter, start, age, sex, split where known)."""
 
     recipe: str = weights.DEFAULT_RECIPE

@@ -8,11 +8,14 @@ reads them, so it needs neither ray nor torch.
 import difflib
 import hashlib
 import json
+import os
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from enum import Enum
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import (
@@ -33,6 +36,18 @@ class JobError(Exception):
     """The job could not be finished. The message is one line."""
 
 
+class _Place(Enum):
+    PATH = "a folder, a file or s3://…"
+    PATH_OR_WORD = "the same, or a word"
+
+
+Location = Annotated[str, _Place.PATH]
+"""Type of a setting that names a folder, a file or s3://…: `anyecg submit` makes it absolute."""
+
+LocationOrWord = Annotated[str, _Place.PATH_OR_WORD]
+"""Type of a setting that may also be a word: it is a location where something of that name is there."""
+
+
 class Settings(BaseModel):
     """Base of every verb's settings: an unknown key is an error, docstrings under fields are the help."""
 
@@ -44,6 +59,38 @@ class Settings(BaseModel):
         populate_by_name=True,
         allow_inf_nan=False,
     )
+
+    def absolute(self) -> Self:
+        """The same with every relative location made absolute: for a process that starts in another folder."""
+        own = {name: _absolute(getattr(self, name), place_of(type(self), name)) for name in type(self).model_fields}
+        return self.model_copy(update=own)
+
+
+def place_of(model: type[BaseModel], name: str) -> _Place | None:
+    """How a setting is marked as a location; None where it is none."""
+    field = model.model_fields[name]
+    return next((m for m in (*field.metadata, *_marks(field.annotation)) if isinstance(m, _Place)), None)
+
+
+def _marks(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _marks(part)
+
+
+def _absolute(value: Any, place: _Place | None) -> Any:
+    if isinstance(value, Settings):
+        return value.absolute()
+    if isinstance(value, list | tuple):
+        return [_absolute(v, place) for v in value] if place else value
+    if not isinstance(value, str) or (place is _Place.PATH_OR_WORD and not os.path.exists(value)):
+        return value
+    return absolute(value) if place else value
+
+
+def absolute(place: str) -> str:
+    """A folder or file whatever the working folder; a URL, or nothing, stays as it is."""
+    return place if not place or "://" in place else os.path.abspath(os.path.expanduser(place))
 
 
 S = TypeVar("S", bound=Settings)
@@ -76,12 +123,17 @@ def fingerprint(content: Any) -> str:
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every key of the settings, nested ones with a dot, as flags spell them."""
     for name, field in model.model_fields.items():
-        key = prefix + (field.alias or name).replace("_", "-")
+        key = prefix + spelt(model, name)
         nested = _model_in(field.annotation)
         if nested is None:
             yield key
         else:
             yield from fields(nested, key + ".")
+
+
+def spelt(model: type[BaseModel], name: str) -> str:
+    """A field's name as its flag spells it."""
+    return (model.model_fields[name].alias or name).replace("_", "-")
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -152,7 +204,12 @@ def _explain_value(error: ValidationError, model: type[Settings], verb: str, job
     if first["type"] == "missing":
         return f"setting {key} is missing: give --{key} or name it in the job file"
     reason = first["msg"].removeprefix("Value error, ")
-    return f"setting {key or verb}: {reason}" + (f" (got {first['input']!r})" if key else "")
+    return f"setting {key or verb}: {reason}" + (f" (got {first['input']!r})" if key and _is_plain(first) else "")
+
+
+def _is_plain(wrong: Any) -> bool:
+    """Whether a wrong value may be told: neither an address nor a table, which may hold a password."""
+    return "sink" not in wrong["loc"] and not re.search(r"://|=", str(wrong["input"]))
 
 
 def _nearest(key: str, model: type[Settings], verb: str) -> str:

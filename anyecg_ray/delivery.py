@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyecg_ray import storage, telemetry
-from anyecg_ray.config import InputError, Settings
+from anyecg_ray.config import InputError, Location, Settings
 from anyecg_ray.ending import Terminated
 from anyecg_ray.lease import Lease
 from anyecg_ray.ledger import Ledger
@@ -41,10 +41,10 @@ LAST_S = 15.0
 class Publish(Settings):
     """Carry what a back-fill has staged into a warehouse: later, or into a second one."""
 
-    out: str
+    out: Location
     """The --out of the back-fill."""
 
-    bundle: str
+    bundle: Location
     """The model that it was scored with: it turns the network's outputs into estimates."""
 
     sink: Sink = Sink()

@@ -17,7 +17,7 @@ from pydantic import Field
 from anyecg_ray import storage, strip
 from anyecg_ray.backfill import Backfill, backfill
 from anyecg_ray.cohort import Prepare
-from anyecg_ray.config import Settings
+from anyecg_ray.config import Location, Settings
 from anyecg_ray.evaluate import Evaluate, evaluate
 from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows
 from anyecg_ray.predict import Source, fetch
@@ -38,7 +38,7 @@ INDICATORS = ["potassium_high", "calcium_low", "control_a_high"]
 class Demo(Settings):
     """Make a synthetic archive, train a small model on it, evaluate it, score the archive, and show it all."""
 
-    out: str = "demo"
+    out: Location = "demo"
     """Folder for everything; a second run goes on where the first stopped."""
 
     encounters: int = Field(500, ge=1, le=LIMIT)

@@ -29,7 +29,7 @@ from anyecg_ray import (
 )
 from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.baselines import Baselines
-from anyecg_ray.config import InputError
+from anyecg_ray.config import InputError, Location
 from anyecg_ray.leakage import Check
 from anyecg_ray.model import Bundle, IndicatorCard
 from anyecg_ray.predictions import Predictions
@@ -44,19 +44,19 @@ PAPER = {"strong": 33, "moderate": 59, "limited": 16}
 class Evaluate(Compute):
     """Measure a bundle on a split of segments and write a report."""
 
-    segments: str
+    segments: Location
     """What `anyecg prepare` wrote."""
 
-    bundle: str
+    bundle: Location
     """The model to be judged."""
 
-    out: str
+    out: Location
     """Where metrics.parquet, report.json and report.html go."""
 
     split: str = "test"
     """Which patients: test; val only to try things out."""
 
-    compare: str | None = None
+    compare: Location | None = None
     """Another bundle, scored on the same windows: differences are paired."""
 
     by: list[str] = []

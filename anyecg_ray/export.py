@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from anyecg_ray import absence, fhir, meds, omop, storage, tables
-from anyecg_ray.config import InputError, Settings
+from anyecg_ray.config import InputError, Location, Settings
 from anyecg_ray.ledger import Ledger
 from anyecg_ray.model import Card
 from anyecg_ray.publish import publishable, scored
@@ -28,25 +28,25 @@ AT_ONCE = 2_000
 class Export(Settings):
     """Write a back-fill's estimates as FHIR, OMOP or MEDS."""
 
-    out: str
+    out: Location
     """The --out of the back-fill."""
 
-    bundle: str
+    bundle: Location
     """The model that it was scored with."""
 
     to: Literal["fhir", "omop", "meds"]
     """fhir: NDJSON of Observations and the Device. omop: waveform_feature. meds: data and metadata."""
 
-    dest: str
+    dest: Location
     """Folder or s3:// prefix; a file has the name of what it is made of, so the same line writes it anew."""
 
     measurement: bool = False
     """omop: MEASUREMENT instead of waveform_feature. Estimates then stand among measured results: think twice."""
 
-    persons: str | None = None
+    persons: Location | None = None
     """omop, meds: a table patient_id, person_id; without it MEDS takes patients that are whole numbers."""
 
-    waveforms: str | None = None
+    waveforms: Location | None = None
     """omop: a table record_id, waveform_occurrence_id, waveform_registry_id, waveform_channel_metadata_id."""
 
 

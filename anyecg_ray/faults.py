@@ -1,4 +1,8 @@
-"""What a fault of storage means to a job: gone, not allowed, wrong, or worth another try."""
+"""What a fault of storage means to a job: gone, not allowed, wrong, or worth another try.
+
+The message names the location, for the row of a table. A line that may end in a log has the reason only: of an object
+in an archive the location may tell whose it is, and so may what a library says.
+"""
 
 from anyecg_ray.config import InputError
 from anyecg_ray.schema import Status
@@ -7,17 +11,26 @@ from anyecg_ray.schema import Status
 class StorageError(InputError):
     """A location that cannot be read or written; the message names it."""
 
+    reason = "cannot be used"
+    """The same without the location."""
+
 
 class MissingObject(StorageError):
     """The object is not there."""
+
+    reason = "not there"
 
 
 class RefusedError(StorageError):
     """Storage does not let us: credentials, permissions, a policy."""
 
+    reason = "access refused"
+
 
 class TransientError(StorageError):
     """A time-out, a 503, a dropped connection: another try may succeed."""
+
+    reason = "storage failed"
 
 
 def status_of(error: StorageError) -> Status:
@@ -35,13 +48,31 @@ def explain(error: Exception, uri: str) -> StorageError:
     name, text = type(error).__name__, " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
     if name == "NoCredentialsError":
         mend = "set AWS_PROFILE or AWS_ACCESS_KEY_ID, or FSSPEC_S3_ANON=true for a public bucket"
-        return RefusedError(f"{uri}: no credentials; {mend}")
+        return _because(RefusedError(f"{uri}: no credentials; {mend}"), f"no credentials; {mend}")
+    kind = text if local else _code(error) or name
     if isinstance(error, PermissionError) or name == "PartialCredentialsError":
         mend = "check the permissions" if local else "check AWS_ACCESS_KEY_ID, AWS_PROFILE or the role"
-        return RefusedError(f"{uri}: access refused ({text}); {mend}")
+        told = RefusedError(f"{uri}: access refused ({text}); {mend}")
+        return _because(told, f"access refused ({kind}); {mend}")
     if local or _is_final(error):
-        return StorageError(f"{uri}: {text}")
-    return TransientError(f"{uri}: storage failed ({name}: {text})")
+        return _because(StorageError(f"{uri}: {text}"), kind)
+    return _because(TransientError(f"{uri}: storage failed ({name}: {text})"), f"storage failed ({kind})")
+
+
+def below(error: StorageError, uri: str) -> StorageError:
+    """The error of something below a location, for a line that may end in a log."""
+    return type(error)(f"{uri.rstrip('/')}/…: {error.reason}")
+
+
+def _because(error: StorageError, reason: str) -> StorageError:
+    error.reason = reason
+    return error
+
+
+def _code(error: Exception) -> str:
+    """S3's word for what is wrong; its sentence may name the object."""
+    response = getattr(error.__cause__, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
 def _is_final(error: Exception) -> bool:

@@ -18,7 +18,7 @@ from typing import Literal
 from pydantic_settings import CliPositionalArg
 
 from anyecg_ray import storage
-from anyecg_ray.config import InputError, Settings
+from anyecg_ray.config import InputError, Location, Settings
 from anyecg_ray.problems import Problem
 from anyecg_ray.storage import MissingObject, StorageError
 
@@ -54,7 +54,7 @@ class Keys(Settings):
     name: str | None = None
     """Whose key: letters, digits and . _ @ - (no patient's name: it stands in the log)."""
 
-    file: str | None = None
+    file: Location | None = None
     """File of the keys, as `anyecg serve --keys` reads it."""
 
 

@@ -38,13 +38,13 @@ def disjoint(members: Mapping[str, Iterable[str | None]], what: str, where: str)
     """That no `what` (patient, encounter) is in two splits. members: by split. Raises InputError where one is."""
     seen: dict[str, str] = {}
     for split, ids in members.items():
-        for name in {i for i in ids if i}:
-            if name in seen:
-                raise InputError(
-                    f"{where}: {what} {name} is in the splits {seen[name]} and {split}; "
-                    f"figures would be of remembered {what}s: prepare the segments again with splits by patient"
-                )
-            seen[name] = split
+        mine = {i for i in ids if i}
+        if twice := mine & seen.keys():
+            raise InputError(
+                f"{where}: {len(twice):,} {what}s of split {split} are also in {', '.join({seen[i] for i in twice})}; "
+                f"figures would be of remembered {what}s: prepare the segments again with splits by patient"
+            )
+        seen |= dict.fromkeys(mine, split)
     counts = ", ".join(f"{split} {sum(s == split for s in seen.values()):,}" for split in members)
     return Check(f"No {what} in two splits", "passed", f"{len(seen):,} {what}s: {counts}")
 

@@ -196,7 +196,8 @@ def _scanned(uri: str, folder: str) -> Iterator[str]:
             for entry in entries:
                 yield folder + entry.name + ("/" if _is_folder(entry, path) else "")
     except OSError as error:
-        raise explain(error, storage.join(uri, folder)) from None
+        # a folder below may be named after a patient
+        raise explain(error, storage.join(uri, "…") if folder else uri) from None
 
 
 def _local_tree(uri: str, folder: str, suffix: str) -> Iterator[str]:

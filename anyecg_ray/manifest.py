@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from anyecg_ray import storage
-from anyecg_ray.config import InputError, JobError, Settings
+from anyecg_ray.config import InputError, JobError, Location, Settings
 from anyecg_ray.datasets import mc_med, mimic_iv_ecg, ptb_xl, wfdb
 from anyecg_ray.datasets.found import Found
 from anyecg_ray.datasets.mc_med import McMed
@@ -39,13 +39,13 @@ SMALL = 2000
 class Manifest(Settings):
     """Index an archive: one row per span of at most `max_span` seconds."""
 
-    archive: str
+    archive: Location
     """Folder or s3:// prefix of the archive."""
 
     dataset: Literal["wfdb", "mc-med", "mimic-iv-ecg", "ptb-xl"] = "wfdb"
     """Kind of archive; `wfdb` is any tree of WFDB records."""
 
-    out: str
+    out: Location
     """Where the manifest goes: a Parquet file."""
 
     max_span: float = Field(600.0, ge=10)
@@ -88,7 +88,8 @@ def manifest(settings: Manifest) -> None:
         raise InputError(_nothing(settings))
     print(tally.told(open_manifest(settings.out) if first is not None or before else None))
     if tally.failed:
-        raise JobError(f"{tally.failed} headers could not be fetched ({tally.failure}); --update tries them again")
+        reasons = ", ".join(f"{n:,} {why}" for why, n in tally.failed.most_common())
+        raise JobError(f"{tally.failed.total():,} headers could not be fetched ({reasons}); --update tries them again")
 
 
 @dataclass
@@ -185,7 +186,7 @@ def _new_rows(settings: Manifest, archive: str, tally: Tally, ids: Ids) -> Itera
     batches = ids.unseen(_batches(_found(settings, archive, tally.notes)))
     for indexed in _indexed(batches, (archive, settings.dataset, settings.max_span), settings.workers):
         if indexed.refused is not None:
-            raise storage.RefusedError(indexed.refused)
+            raise storage.RefusedError(f"{archive}/…: {indexed.refused}")
         rows = ids.kept(indexed)
         tally.add(rows, indexed.failed)
         tally.progress()
@@ -238,7 +239,7 @@ def _in_tasks(batches: Iterator[list[Found]], of: tuple[str, str, float], worker
             while waiting:
                 yield ray.get(waiting.popleft())
         except ray.exceptions.RayError as error:
-            raise JobError(f"a task of the manifest failed: {' '.join(str(error).split())[-300:]}") from None
+            raise cluster.explained(error) from None
 
 
 def _cpus() -> int:

@@ -26,15 +26,14 @@ import ray
 from pydantic import Field
 
 from anyecg_ray import cluster, storage
-from anyecg_ray.config import InputError, JobError, Settings
+from anyecg_ray.config import InputError, JobError, Location, Settings
 from anyecg_ray.lease import Lease
 from anyecg_ray.manifest import ManifestFile, open_manifest, read_rows
 from anyecg_ray.manifest_file import write_packed
-from anyecg_ray.pack_file import write_pack
+from anyecg_ray.pack_file import FOLDER, write_pack
 from anyecg_ray.pack_parts import Part, index_uri, left, plan, read_index, rows_of, tidy
 from anyecg_ray.progress import Progress
 from anyecg_ray.schema import PACKED, Status
-from anyecg_ray.scoring import explained
 
 MANIFEST, JOB = "manifest.parquet", "_job.json"
 
@@ -42,13 +41,13 @@ MANIFEST, JOB = "manifest.parquet", "_job.json"
 class Pack(Settings):
     """Copy an archive's signals into large files, with a manifest that back-fill and prepare take like any other."""
 
-    manifest: str
+    manifest: Location
     """What `anyecg manifest` wrote."""
 
-    out: str
+    out: Location
     """Where the packs and their manifest go: a folder or s3:// prefix. The same command goes on with it."""
 
-    archive: str | None = None
+    archive: Location | None = None
     """Where the records lie now, if not where the manifest found them."""
 
     megabytes: int = Field(256, ge=1)
@@ -129,7 +128,7 @@ def _write(todo: list[Part], job: Job) -> None:
                 done += pc.sum(block["spans"]).as_py() or 0  # type: ignore[index]
                 progress.reach(done)
     except ray.exceptions.RayError as error:
-        raise explained(error) from None
+        raise cluster.explained(error) from None
     progress.close()
 
 
@@ -156,15 +155,11 @@ class Told:
     """Objects: `packed`, or the status that their spans get."""
     size: int = 0
     """Bytes of those that are packed."""
-    failure: str | None = None
-    """Why one of those that are to be tried again could not be read."""
 
     def add(self, index: pa.Table) -> None:
         """Count the objects of a part."""
         self.counts.update(fault or "packed" for fault in index["fault"].to_pylist())
         self.size += pc.sum(index["length"]).as_py() or 0
-        failed = index.filter(pc.equal(index["fault"], Status.TRANSIENT))
-        self.failure = self.failure or (failed["detail"][0].as_py() if len(failed) else None)
 
 
 def _write_manifest(parts: Sequence[Part], job: Job) -> Told:
@@ -208,4 +203,5 @@ def _report(told: Told, job: Job) -> None:
         print(f"  {what:15} {n:>10,} files")
     print(f"manifest: {storage.join(job.out, MANIFEST)}")
     if failed := told.counts[Status.TRANSIENT]:
-        raise JobError(f"{failed:,} signal files could not be read ({told.failure}); the same command tries them again")
+        why = f"the column detail of {storage.join(job.out, FOLDER)}/*.parquet says why"
+        raise JobError(f"{failed:,} signal files could not be read ({why}); the same command tries them again")

@@ -41,8 +41,11 @@ def prepare(settings: Prepare) -> SegmentsCard:
         print(f"{settings.out}: nothing to do, the segments stand")
         return before
     plan = Cohort(settings, manifest)
-    with cluster.connected():
-        counted = _run(plan, settings)
+    try:
+        with cluster.connected():
+            counted = _run(plan, settings)
+    except ray.exceptions.RayError as error:
+        raise cluster.explained(error) from None
     card = _card(plan, settings, counted, made)
     _write_drops(settings.out, card.drops)
     storage.write_atomic(storage.join(settings.out, segments.CARD), (card.model_dump_json(indent=2) + "\n").encode())

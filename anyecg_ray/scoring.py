@@ -15,7 +15,7 @@ import ray
 
 from anyecg_ray import __version__, cluster
 from anyecg_ray.backends import Compute
-from anyecg_ray.config import InputError, JobError
+from anyecg_ray.config import JobError
 from anyecg_ray.ledger import with_provenance
 from anyecg_ray.model import Card
 from anyecg_ray.predict import Predict, Shard, Source, estimates
@@ -74,7 +74,7 @@ def scored(
             )
             yield from finished(todo, watch(blocks))
     except ray.exceptions.RayError as error:
-        raise explained(error) from None
+        raise cluster.explained(error) from None
 
 
 def finished(todo: list[Shard], blocks: Iterator[pa.Table]) -> Iterator[tuple[Shard, pa.Table]]:
@@ -88,15 +88,6 @@ def finished(todo: list[Shard], blocks: Iterator[pa.Table]) -> Iterator[tuple[Sh
                 yield todo[index], pa.concat_tables(parts.pop(index))
     if parts:
         raise JobError(f"{len(parts)} shards came out of the pipeline incomplete; run the same command again")
-
-
-def explained(error: ray.exceptions.RayError) -> InputError | JobError:
-    """One line instead of Ray's pages: what a worker raised, or how Ray itself failed."""
-    cause = error.as_instanceof_cause() if isinstance(error, ray.exceptions.RayTaskError) else error
-    if isinstance(cause, (InputError, JobError)):
-        return type(cause)(str(cause.args[0] if cause.args else cause))
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return JobError(f"the pipeline failed ({type(error).__name__}: {lines[-1]}); run the same command to go on")
 
 
 def _provenance(card: Card, run_id: str) -> dict[str, Any]:

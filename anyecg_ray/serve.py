@@ -18,7 +18,7 @@ from anyecg_ray import storage
 from anyecg_ray.api import Service, create
 from anyecg_ray.asking import TOGETHER, Asked, Handle
 from anyecg_ray.backends import Compute, cores
-from anyecg_ray.config import InputError
+from anyecg_ray.config import InputError, Location
 from anyecg_ray.counting import Counts, text
 from anyecg_ray.estimating import CHUNK, Served, warm
 from anyecg_ray.forms import Intake
@@ -34,16 +34,16 @@ APP = "anyecg"
 class Application(Compute):
     """Serve models over HTTP: keys, limits, models; how many replicas of each part."""
 
-    bundle: list[str] = Field(min_length=1)
+    bundle: list[Location] = Field(min_length=1)
     """The models: folders or s3:// prefixes, give it once for each. The first is the one that is used by default."""
 
     auth: bool = True
     """API keys are asked for; --no-auth: they are not, and only this machine is answered."""
 
-    keys: str | None = None
+    keys: Location | None = None
     """File of the keys (`anyecg keys`), beside those in ANYECG_API_KEYS; it is read again every few seconds."""
 
-    record_prefix: list[str] = []
+    record_prefix: list[Location] = []
     """Folders or s3:// prefixes below which a request may name a record for the server to read."""
 
     limits: Limits = Limits()

@@ -42,9 +42,9 @@ class Indexed(NamedTuple):
     claimed: list[str]
     """Records elsewhere that are segments of one of these."""
     failed: list[str]
-    """Why a header could not be had this time, one line each; its record has no row."""
+    """Why a header could not be had this time, and not which: its record has no row."""
     refused: str | None
-    """The error, where storage refused every one of the headers."""
+    """The same, where storage refused every one of the headers."""
 
 
 Text = str | StorageError
@@ -79,10 +79,10 @@ def index(archive: str, dataset: str, max_span: float, found: Sequence[Found]) -
             e for e in (*(read.texts[k] for k in (i, *named[i])), sizes.get(i)) if isinstance(e, TransientError)
         ]
         if transient:
-            failed.append(str(transient[0]))
+            failed.append(transient[0].reason)
         elif i not in claimed:
             rows += _rows(record, dataset, max_span, read)
-    refused = [str(texts[f.record_id]) for f in found if isinstance(texts[f.record_id], RefusedError)]
+    refused = [text.reason for f in found if isinstance(text := texts[f.record_id], RefusedError)]
     return Indexed(_table(rows), elsewhere, failed, refused[0] if len(refused) == len(found) else None)
 
 

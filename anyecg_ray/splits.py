@@ -55,13 +55,12 @@ def assign(people: Sequence[Person], rule: Split, where: str) -> tuple[dict[str,
 def check(people: Sequence[Person], parts: dict[str, str], where: str) -> None:
     """Raise InputError where a patient's encounters are in two parts."""
     home: dict[str, str] = {}
-    for person in people:
-        part = parts.get(person.encounter)
-        if part and home.setdefault(person.who, part) != part:
-            raise InputError(
-                f"{where}: patient {person.who} is in {home[person.who]} and in {part}; a patient must be in one: "
-                "mend the split files, or give --split hash"
-            )
+    placed = [(p.who, part) for p in people if (part := parts.get(p.encounter))]
+    if twice := {who for who, part in placed if home.setdefault(who, part) != part}:
+        raise InputError(
+            f"{where}: {len(twice):,} patients are in more than one split; a patient must be in one: "
+            "mend the split files, or give --split hash"
+        )
 
 
 def by_hash(patient: str) -> str:
@@ -79,10 +78,11 @@ def _auto(people: Sequence[Person]) -> Split:
 
 def _by_time(people: Sequence[Person]) -> dict[str, str]:
     """By the day of a patient's first encounter, the earliest 80% for training; all of a patient stays together."""
+    if timeless := sum(p.start is None for p in people):
+        raise InputError(f"setting split: {timeless:,} encounters have no time; give --split hash")
     first: dict[str, datetime] = {}
     for person in people:
-        if person.start is None:
-            raise InputError(f"setting split: encounter {person.encounter} has no time; give --split hash")
+        assert person.start is not None
         first[person.who] = min(first.get(person.who, person.start), person.start)
     ranked = sorted(first, key=lambda who: (first[who], who))
     edges = np.cumsum(SHARES) * len(ranked)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from anyecg_ray import storage
-from anyecg_ray.config import InputError, Settings
+from anyecg_ray.config import InputError, Location, Settings
 from anyecg_ray.lease import FILE, SILENT, alive, read
 from anyecg_ray.ledger import Ledger, models
 from anyecg_ray.progress import duration
@@ -15,7 +15,7 @@ from anyecg_ray.progress import duration
 class Progress(Settings):
     """Say how far the back-fills below an output are."""
 
-    out: str
+    out: Location
     """The --out of `anyecg backfill`."""
 
     format: str = "text"

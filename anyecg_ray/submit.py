@@ -6,6 +6,7 @@ that asks for one travels in a header, and is never printed.
 """
 
 import asyncio
+import json
 import logging
 import os
 import shlex
@@ -13,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -22,14 +23,11 @@ import aiohttp
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from anyecg_ray import cli, storage
-from anyecg_ray.config import InputError, JobError, Settings, fields, load
+from anyecg_ray import cli
+from anyecg_ray.config import InputError, JobError, Settings, fields, load, spelt
 
-LOCATIONS = (
-    *("archive", "bundle", "checkpoint", "cohort", "compare", "init", "json_file"),
-    *("labels", "manifest", "out", "people", "recipe", "segments"),
-)
-"""Settings of all verbs that may name a file or folder. What is not there, but for `out`, may be a keyword."""
+NOT_SENT = ("submit", "keys", "estimate")
+"""Verbs that are for the machine where they are typed: a key would stand in the job's log, the record lies here."""
 
 CHATTY = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -83,11 +81,11 @@ def parse(arguments: Sequence[str]) -> Command:
     if verb is None and job is None:
         raise InputError("say what to run: anyecg submit JOB.toml --address http://HOST:8265, or anyecg submit VERB …")
     verb = verb or verb_of(str(job))
-    if verb == "submit" or verb not in cli.VERBS:
+    if verb in NOT_SENT or verb not in cli.VERBS:
         raise InputError(f"{verb} is no verb to submit; `anyecg --help` lists the verbs")
     _refuse_environment(verb)
     found = cli.settings_of(verb, [job, *rest] if job else rest)
-    return Command(settings, verb, job, [*rest, *_absolute(found)])
+    return Command(settings, verb, job, _absolute(found, rest))
 
 
 def verb_of(job: str) -> str:
@@ -168,19 +166,35 @@ def _refuse_environment(verb: str) -> None:
             raise InputError(f"{name} is set here and does not travel to the cluster; unset it and give a flag instead")
 
 
-def _absolute(settings: Settings) -> list[str]:
-    """Flags that make relative locations absolute: a job's own working folder passes away with it."""
-    flags = []
-    for name in LOCATIONS:
-        value = getattr(settings, name, None)
-        if not isinstance(value, str) or not storage.is_local(value) or os.path.isabs(value):
-            continue
-        if name == "out" or os.path.exists(value):
-            flags += [f"--{name.replace('_', '-')}", storage.absolute(value)]
-    if flags:
+def _absolute(settings: Settings, flags: list[str]) -> list[str]:
+    """The flags with all relative locations made absolute, the job file's too: a job's own folder passes away."""
+    ours: list[str] = []
+    for flag, value in _changed(settings, settings.absolute()):
+        if isinstance(value, list):  # one that is given twice would be a list of all
+            flags = _without(flags, flag)
+        ours += [word for one in (value if isinstance(value, list) else [value]) for word in (flag, one)]
+    if ours:
         told = "these are paths of this machine; the cluster's machines must share them, or take s3://… instead"
-        print(f"anyecg: {told}: {shlex.join(flags)}", file=sys.stderr)
-    return flags
+        print(f"anyecg: {told}: {shlex.join(ours)}", file=sys.stderr)
+    return [*flags, *ours]
+
+
+def _changed(before: Settings, after: Settings, prefix: str = "--") -> Iterator[tuple[str, str | list[str]]]:
+    """Flags and values of what differs."""
+    for name in type(before).model_fields:
+        old, new, flag = getattr(before, name), getattr(after, name), prefix + spelt(type(before), name)
+        if isinstance(old, Settings):
+            yield from _changed(old, new, f"{flag}.")
+        elif isinstance(old, dict) and old != new:
+            yield flag, json.dumps({k: v for k, v in new.items() if old[k] != v})
+        elif old != new:
+            yield flag, new
+
+
+def _without(flags: list[str], name: str) -> list[str]:
+    """The flags without one of them and its value."""
+    kept = zip(["", *flags], flags, strict=False)
+    return [word for before, word in kept if name not in (before, word) and not word.startswith(f"{name}=")]
 
 
 def _address(settings: Submit) -> str:

@@ -26,7 +26,7 @@ from pydantic import Field
 from anyecg_ray import storage
 from anyecg_ray.artefacts import disturb
 from anyecg_ray.beats import beats, breathing, draw, fibrillation, with_ectopics
-from anyecg_ray.config import InputError, Settings
+from anyecg_ray.config import InputError, Location, Settings
 from anyecg_ray.physiology import affected, heart_rate
 from anyecg_ray.progress import Progress
 from anyecg_ray.synthetic_tables import LABS, SUMMARY, VISITS, lab_rows
@@ -48,7 +48,7 @@ Rows = Sequence[tuple[str, ...]]
 class Synth(Settings):
     """Write a synthetic archive in MC-MED's file tree: ECGs of lead II with labs that shape them, of no patient."""
 
-    out: str
+    out: Location
     """Where the archive goes: a folder or s3:// prefix, empty or absent."""
 
     encounters: int = Field(100, ge=1, le=LIMIT)

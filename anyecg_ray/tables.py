@@ -101,7 +101,7 @@ def require(uri: str, present: Sequence[str], required: Sequence[str], optional:
         if near:
             raise InputError(f"{uri}: no column {wanted}; rename column {near[0]} to {wanted}")
         if wanted in required:
-            raise InputError(f"{uri}: no column {wanted}; it has {', '.join(present) or 'none'}")
+            raise InputError(f"{uri}: no column {wanted}; its first line must name the columns")
 
 
 def _csv(uri: str, required: Sequence[str], optional: Sequence[str], malformed: list[str]) -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,7 @@
-"""What a manifest run has met so far, as a line now and then and as a summary at its end."""
+"""What a manifest run has met so far, as a line now and then and as a summary at its end.
+
+Lines are counts and reasons: a record's path may tell whose it is, and a line may end in a cluster's log.
+"""
 
 import sys
 import time
@@ -20,23 +23,16 @@ class Tally:
 
     records: int = 0
     by_status: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-    failed: int = 0
-    failure: str = ""
+    failed: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     last_line: float = field(default_factory=time.monotonic)
 
     def add(self, rows: pa.Table, failed: list[str]) -> None:
-        """Count rows, and headers that could not be had."""
+        """Count rows, and headers that could not be had by why."""
         self.records += pc.count_distinct(rows["record_id"]).as_py()
-        for status, count in Counter(rows["status"].to_pylist()).items():
-            self.by_status[status] += count
-            if status != "ok" and status not in self.examples:
-                row = rows.filter(pc.equal(rows["status"], status)).slice(0, 1).to_pylist()[0]
-                self.examples[status] = f"{row['record_id']}: {row['status_detail']}"
-        self.failed += len(failed)
-        self.failure = self.failure or (failed[0] if failed else "")
+        self.by_status.update(rows["status"].to_pylist())
+        self.failed.update(failed)
 
     def take_back(self, rows: pa.Table) -> None:
         """Count rows no more."""
@@ -57,7 +53,9 @@ class Tally:
         lines = [f"{self.records:,} records, {self.by_status.total():,} spans in {seconds:.1f} s"]
         for status, count in sorted(self.by_status.items(), key=lambda item: -item[1]):
             if count:
-                lines.append(f"  {status:15} {count:>12,}   {self.examples.get(status, '')}".rstrip())
+                lines.append(f"  {status:15} {count:>12,}")
+        if self.by_status.total() > self.by_status["ok"]:
+            lines.append("  why, record by record: the manifest's column status_detail")
         lines += [f"note: {note}" for note in self.notes]
         if written is not None:
             lines.append(f"{written.uri}: {written.rows:,} spans in {len(written.row_groups):,} row groups")

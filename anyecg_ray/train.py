@@ -19,7 +19,7 @@ from ray.train.torch import TorchTrainer
 
 from anyecg_ray import board, calibrate, cluster, model, segments, start, storage
 from anyecg_ray.augment import Augment
-from anyecg_ray.config import InputError, JobError, Settings, fingerprint
+from anyecg_ray.config import InputError, JobError, Location, LocationOrWord, Settings, fingerprint
 from anyecg_ray.learner import Job, learn, read_state
 from anyecg_ray.model import Bundle, IndicatorCard
 from anyecg_ray.segments import SegmentsCard
@@ -29,13 +29,13 @@ from anyecg_ray.train_loop import Learning
 class Train(Settings):
     """Train a network on segments and write the best epoch as a bundle."""
 
-    segments: str
+    segments: Location
     """What `anyecg prepare` wrote."""
 
-    out: str
+    out: Location
     """Where the bundle goes; checkpoints and curves go below it, to `training`. The same command goes on with them."""
 
-    init: str = "random"
+    init: LocationOrWord = "random"
     """random, a bundle, or an ECGFounder checkpoint (.pth) to start from."""
 
     preset: Literal["tiny", "small", "full"] = "small"

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from anyecg_ray import analytes, model, storage
-from anyecg_ray.config import InputError, Settings
+from anyecg_ray.config import InputError, Location, Settings
 from anyecg_ray.model import Bundle, IndicatorCard
 from anyecg_ray.net1d import Net1D, Sizes
 from anyecg_ray.preprocess import PRESETS, TWELVE_LEADS, Recipe, recipe
@@ -36,10 +36,10 @@ INIT_INDICATORS = ("potassium_low", "potassium_high", "calcium_low", "creatinine
 class ImportWeights(Settings):
     """Turn a published ECGFounder checkpoint into a bundle."""
 
-    checkpoint: str
+    checkpoint: Location
     """`1_lead_ECGFounder.pth` or `12_lead_ECGFounder.pth`, as published."""
 
-    out: str
+    out: Location
     """Where the bundle goes: a folder or s3:// prefix."""
 
     preset: str = DEFAULT_RECIPE
@@ -48,7 +48,7 @@ class ImportWeights(Settings):
     lead: str = "II"
     """The lead that a 1-lead model reads."""
 
-    labels: str | None = None
+    labels: Location | None = None
     """Text file with one label a line, for a checkpoint whose head is not the published 150 diagnoses."""
 
     name: str | None = None
@@ -58,7 +58,7 @@ class ImportWeights(Settings):
 class Init(Settings):
     """Make an untrained bundle: its estimates mean nothing."""
 
-    out: str
+    out: Location
     """Where the bundle goes: a folder or s3:// prefix."""
 
     preset: Literal["tiny", "small", "full"] = "tiny"

@@ -145,7 +145,7 @@ def test_a_patient_in_two_splits_is_refused(store, bundle, tmp_path):
     ids = ["p3" if i < 4 else p for i, p in enumerate(rows["patient_id"].to_pylist())]
     place = rows.schema.get_field_index("patient_id")
     pq.write_table(rows.set_column(place, "patient_id", pa.array(ids)), part)
-    with pytest.raises(InputError, match="patient p3 is in the splits train and test"):
+    with pytest.raises(InputError, match="1 patients of split test are also in train"):
         evaluated(tmp_path / "leaky", bundle, tmp_path / "out")
 
 

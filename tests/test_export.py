@@ -145,11 +145,14 @@ def test_a_real_back_fill_goes_through_all_three(tmp_path, on_ray, capsys):
     assert main(["init", "--preset", "tiny", "--out", b]) == 0
     assert main(["backfill", "--manifest", m, "--bundle", b, "--out", out]) == 0
     capsys.readouterr()
-    told = {}
+    told, printed = {}, []
     for to in ("fhir", "omop", "meds"):
         assert main(["export", "--out", out, "--bundle", b, "--to", to, "--dest", str(tmp_path / to)]) == 0
-        told[to] = counted(capsys.readouterr().out)
+        said = capsys.readouterr()
+        told[to] = counted(said.out)
+        printed.append(said.out + said.err)
     table = pd.read_parquet(f"{out}/ecg_lab_estimate")
+    assert not [who for who in {*table.patient_id, *table.encounter_id} if who in "".join(printed)]
     with_estimate = int(table.probability.notna().sum())
     assert with_estimate > 0
     observations = [r for f in (tmp_path / "fhir").glob("Observation-*") for r in lines(f)]

@@ -168,13 +168,13 @@ def test_without_split_files_the_splits_are_null(tmp_path):
 def test_a_visit_in_two_parts_of_a_split_is_an_error(tmp_path):
     write(tmp_path)
     (tmp_path / "split_chrono_test.csv").write_text("99000304\n99000101\n")
-    with pytest.raises(InputError, match=r"split_chrono_test\.csv: CSN 99000101 is also in split_chrono_train\.csv"):
+    with pytest.raises(InputError, match=r"split_chrono_test\.csv: visit 2 is also in split_chrono_train\.csv"):
         list(mc_med.encounters(str(tmp_path)))
 
 
 def test_a_visit_of_two_patients_is_an_error(tmp_path):
     twice = VISITS + "M9,99000101,1,1,40,F,,,,,2261-12-31T23:50:00Z,\n"
-    with pytest.raises(InputError, match=r"visits\.csv: CSN 99000101 stands for two patients"):
+    with pytest.raises(InputError, match=r"visits\.csv: 1 visits \(CSN\) stand for two patients"):
         labels(write(tmp_path, visits=twice))
 
 

@@ -189,7 +189,7 @@ def test_killed_and_run_again(data, tmp_path, bundle):
     )
 
 
-def test_an_unreadable_file_waits_for_the_next_run(data, tmp_path, bundle):
+def test_an_unreadable_file_waits_for_the_next_run(data, tmp_path, bundle, capsys):
     copy_good(data, tmp_path / "archive", 1)
     manifest(Manifest(archive=str(tmp_path / "archive"), out=str(tmp_path / "m.parquet"), workers=0))
     job = Pack(manifest=str(tmp_path / "m.parquet"), out=str(tmp_path / "packed"))
@@ -197,8 +197,11 @@ def test_an_unreadable_file_waits_for_the_next_run(data, tmp_path, bundle):
     content = file.read_bytes()
     file.unlink()
     file.symlink_to("/proc/1/mem")  # which not even root reads without more ado
-    with pytest.raises(JobError, match=r"1 signal files could not be read \(.*the same command tries them again"):
+    with pytest.raises(
+        JobError, match=r"1 signal files could not be read \(.*the same command tries them again"
+    ) as error:
         pack(job)
+    assert PLANTED not in str(error.value) + "".join(capsys.readouterr())
     first = scored(tmp_path / "packed" / "manifest.parquet", bundle, tmp_path / "out")
     assert Counter(first.status) == {"ok": 11, "transient": 1}
     file.unlink()

@@ -139,12 +139,87 @@ def test_the_command_line_is_taken_apart(tmp_path, monkeypatch):
     assert submit.entrypoint(command) == "python -m anyecg_ray manifest nightly.toml --dataset mc-med"
 
 
-def test_relative_paths_become_those_of_this_machine(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("line", "sent"),
+    [
+        ("manifest --archive archive --out m.parquet", "--archive HERE/archive --out HERE/m.parquet"),
+        (
+            "export --to fhir --out e --bundle b",
+            "--out HERE/e --bundle HERE/b --dest HERE/fhir",
+        ),  # dest: the job file's
+        ("serve --bundle a --bundle=s3://b/b --keys ~/k", "--bundle HERE/a --bundle s3://b/b --keys HOME/k"),
+        ("bench model --json figures.json", "--json HERE/figures.json"),
+        ("train --segments s3://b/s --out s3://b/o --init bundle", "--init HERE/bundle"),
+        ("publish --out s3://b/o --bundle s3://b/b --sink.uri table", "--sink.uri HERE/table"),
+        (
+            "publish --out s3://b/o --bundle s3://b/b --sink.kind iceberg --sink.uri sqlite:///c.db --sink.warehouse w",
+            "--sink.uri sqlite:///HERE/c.db --sink.warehouse HERE/w",
+        ),
+        (
+            "publish --out s3://b/o --bundle s3://b/b --sink.kind iceberg --sink.properties uri=sqlite:///c.db",
+            '--sink.properties {"uri": "sqlite:///HERE/c.db"}',
+        ),
+    ],
+)
+def test_relative_locations_become_those_of_this_machine(line, sent, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.chdir(tmp_path)
-    Path("archive").mkdir()
-    command = submit.parse(["manifest", "--archive", "archive", "--out", "m.parquet"])
-    assert command.flags[-4:] == ["--archive", f"{tmp_path}/archive", "--out", f"{tmp_path}/m.parquet"]
+    Path("bundle").mkdir()
+    words = line.split()
+    if words[0] == "export":
+        Path("export.toml").write_text('dest = "fhir"\n')
+        words.insert(1, "export.toml")
+    command = submit.parse(words)
+    sent = sent.replace("HERE", str(tmp_path)).replace("HOME", "/home/me")
+    assert " ".join(command.flags).endswith(sent)
     assert "the cluster's machines must share them" in capsys.readouterr().err
+    found = cli.settings_of(words[0], [*([command.job] if command.job else []), *command.flags])
+    assert found == found.absolute()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train --segments s3://b/s --out s3://b/o --init random",
+        "publish --out s3://b/o --bundle s3://b/b --sink.kind postgres --sink.uri postgresql://h/d",
+        "publish --out s3://b/o --bundle s3://b/b --sink.kind postgres --sink.uri service=research",
+        "publish --out s3://b/o --bundle s3://b/b --sink.kind iceberg --sink.uri https://c/api --sink.warehouse lab",
+        "publish --out s3://b/o --bundle s3://b/b --sink.kind iceberg --sink.uri glue://",
+        "init --out /shared/bundle --preset tiny",
+    ],
+)
+def test_what_is_no_relative_location_stays_as_it_is(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = submit.parse(line.split())
+    assert [command.verb, *command.flags] == line.split()
+    assert not capsys.readouterr().err
+
+
+NO_PLACES = {
+    *("wfdb.patient", "wfdb.encounter", "mc-med.leads", "leads", "lead", "indicators", "preset", "recipe", "name"),
+    *("split", "by", "sink.table", "sink.properties", "format", "host", "url", "model", "units", "grow", "postgres"),
+}
+"""Settings of text that is no location. One that is in doubt is none of these: mark it with config.Location."""
+
+
+def test_every_setting_of_text_is_a_location_or_known_to_be_none():
+    found = {}
+    for entry in (cli.VERBS[verb] for verb in cli.VERBS if verb != "submit"):
+        model = getattr(__import__(f"anyecg_ray.{entry.module}", fromlist=["x"]), entry.settings)
+        for key, owner, name in text_settings(model):
+            found.setdefault(key, set()).add(config.place_of(owner, name) is not None)
+    assert {key for key, marked in found.items() if False in marked} == NO_PLACES
+    assert {"out", "dest", "tables", "persons", "waveforms", "cohort", "sink.uri", "sink.warehouse"} <= set(found)
+
+
+def text_settings(model, prefix=""):
+    """(key, settings class, field) of all settings that take text which is not one of a few words."""
+    for name, field in model.model_fields.items():
+        key = prefix + config.spelt(model, name)
+        if nested := config._model_in(field.annotation):
+            yield from text_settings(nested, key + ".")
+        elif str in config._marks(field.annotation):
+            yield key, model, name
 
 
 @pytest.mark.parametrize(
@@ -153,6 +228,7 @@ def test_relative_paths_become_those_of_this_machine(tmp_path, monkeypatch, caps
         ("", "say what to run"),
         ("--address http://h:8265", "say what to run"),
         ("submit --address http://h:8265", "no verb to submit"),
+        ("keys add --name me", "no verb to submit"),
         ("nightly.toml", "say which: anyecg submit VERB nightly.toml"),
         ("init --out b --presett tiny", "did you mean --preset?"),
         ("init --out b --package wheel", "setting package"),

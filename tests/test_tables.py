@@ -71,7 +71,7 @@ def test_lines_with_too_many_or_too_few_cells_are_told_apart(tmp_path):
     [
         (b"", "is empty; its first line must name the columns"),
         (b"value,untis\n1,2\n", "no column unit; rename column untis to unit"),
-        (b"value,other\n1,2\n", "no column unit; it has value, other"),
+        (b"value,other\n1,2\n", "no column unit; its first line must name the columns"),
         (b'unit,value\n1,"2\n' + b"3,4\n" * 5000, "look for a quote left open"),
         (b'unit,value\n1,"2\n' + b"3,4\n" * 50000, "not a readable CSV file"),
     ],

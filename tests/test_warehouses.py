@@ -15,9 +15,10 @@ from places import place, psql
 from test_publish import PROVENANCE, SPANS, staging
 
 from anyecg_ray import schema, storage
+from anyecg_ray.cli import main
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.publish import publishable
-from anyecg_ray.warehouses import Sink, opened, told
+from anyecg_ray.warehouses import Sink, addresses, opened, told
 from anyecg_ray.weights import untrained
 
 __all__ = ["place"]  # a fixture
@@ -151,7 +152,6 @@ def test_what_lies_there_already_is_not_written_into(tmp_path):
     ("sink", "what"),
     [
         ({"kind": "iceberg", "uri": "ftp://x"}, "setting sink.uri: ftp://x; give http"),
-        ({"kind": "postgres", "uri": "postgresql://me:pw@host/db"}, "holds a password"),
         ({"kind": "postgres", "uri": "postgresql://127.0.0.1:1/db"}, "cannot open it"),
         ({"kind": "iceberg", "uri": "http://127.0.0.1:1"}, "cannot open it"),
         ({"table": "estimates"}, "give namespace.table"),
@@ -164,10 +164,94 @@ def test_a_sink_that_cannot_be_used_is_one_line(tmp_path, sink, what):
     assert "\n" not in str(error.value)
 
 
-def test_secrets_are_not_written_down():
-    sink = Sink(kind="iceberg", properties={"token": "t0p", "s3.secret-access-key": "k3y", "warehouse": "w"})
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://me:hunter2@host/db",
+        "postgresql://me:hun/ter2@host/db",
+        "postgresql+psycopg2://me:hunter2@host/db",
+        "postgresql://host/db?pass%77ord=hunter2",
+        "postgresql://host/db?user=me&sslpassword=hunter2",
+        "host=h password=hunter2",
+        "host = h password = 'hunter2 hunter2'",
+        "https://me:hunter2@catalog/api",
+        "https://catalog/api?access_token=hunter2",
+    ],
+)
+def test_a_secret_in_an_address_is_refused_and_not_repeated(uri, monkeypatch, capsys):
+    for kind in ("postgres", "iceberg", "parquet"):
+        for given in ({"uri": uri}, {"properties": {"uri": uri}}):
+            with pytest.raises(InputError, match="holds a password") as error:
+                Sink(kind=kind, **given)
+            assert "ter2" not in str(error.value)
+    line = ["publish", "--out", "o", "--bundle", "b", "--sink.kind", "postgres"]
+    assert main([*line, "--sink.uri", uri]) == 2
+    assert main([*line, "--sink", uri]) == 2  # misspelt
+    assert main(["submit", *line, "--sink.uri", uri]) == 2
+    told = capsys.readouterr()
+    assert "ter2" not in told.out + told.err
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://me@host:5432/db?sslmode=require&passfile=/me/pgpass", "postgresql://host:5432/db"),
+        ("host = h user=me dbname='my db' passfile=/me/pgpass", "host=h dbname='my db'"),
+        ("service=research", "service=research"),
+        ("https://catalog/secret/x@y?region=1", "https://catalog/secret/x@y"),
+        ("sqlite:////home/me@work/catalog.db", "sqlite:////home/me@work/catalog.db"),
+        ("postgresql://", "postgresql://"),
+        ("glue://", "glue://"),
+    ],
+)
+def test_people_see_where_an_address_is_and_not_whose(uri, shown):
+    assert addresses.shown(uri) == shown
+    assert told({"sink": Sink(kind="postgres", uri=uri).model_dump()})["sink"]["uri"] == shown
+
+
+def test_a_table_in_a_folder_named_like_a_parameter_is_a_folder():
+    sink = Sink(uri="/mnt/tokens/run=1/table")
+    assert told({"sink": sink.model_dump()})["sink"]["uri"] == sink.uri
+
+
+def test_only_properties_that_are_known_to_be_no_secret_are_written_down():
+    secret = ("token", "s3.secret-access-key", "header.Authorization", "adls.account-key", "AZURE_STORAGE_ACCOUNT_KEY")
+    sink = Sink(
+        kind="iceberg",
+        properties={name: "hunter2" for name in (*secret, "of.tomorrow")}
+        | {"warehouse": "w", "s3.endpoint": "http://me:hunter2@h:9000", "uri": "https://me@catalog/api?x=1"},
+    )
     shown = told({"sink": sink.model_dump()})["sink"]["properties"]
-    assert shown == {"token": "…", "s3.secret-access-key": "…", "warehouse": "w"}
+    assert {v for k, v in shown.items() if k in (*secret, "of.tomorrow")} == {"…"}
+    assert shown["warehouse"] == "w"
+    assert shown["s3.endpoint"] == "http://h:9000"
+    assert shown["uri"] == "https://catalog/api"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Header part ('Bearer hunter2hunter2') from ('Authorization') must be of type str",
+        'cannot parse "postgresql+psycopg2://me:other@h/d"',
+        "bad option password = other in the connection string",
+        '{"client_secret": "other"}',
+        "Authorization: Bearer other",
+        "x" * 190 + "hunter2hunter2",
+        "the variable says fromtheenvironment",
+    ],
+)
+def test_what_a_library_says_is_told_without_secrets(said, monkeypatch):
+    monkeypatch.setenv("PYICEBERG_CATALOG__ANYECG__TOKEN", "fromtheenvironment")
+    text = addresses.line(ValueError(said), {"header.Authorization": "Bearer hunter2hunter2"})
+    assert not [word for word in ("hunter", "other@", "other in", '"other"', "Bearer other", "fromthe") if word in text]
+    assert text.startswith("ValueError: ")
+
+
+def test_an_iceberg_catalog_s_errors_and_place_hold_no_secret(tmp_path):
+    sink = Sink(kind="iceberg", uri="http://me@127.0.0.1:1/api", properties={"header.X": "hunter2hunter2\n"})
+    with pytest.raises(InputError, match=r"in http://127\.0\.0\.1:1/api: cannot open it") as error:
+        opened(sink, str(tmp_path))
+    assert "hunter2" not in str(error.value)
 
 
 def test_a_postgres_that_restarts_is_waited_for(postgres):

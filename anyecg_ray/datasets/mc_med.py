@@ -76,9 +76,7 @@ def records(archive: str, settings: McMed, notes: list[str]) -> Iterator[list[Fo
     for lead in settings.leads if tables.search(_roots(archive), "waveform_summary.csv") else ():
         missing = without_files(summary(archive, lead), found[lead])
         if missing:
-            notes.append(
-                f"{len(missing)} visits of waveform_summary.csv have no files of {lead}, e.g. CSN {missing[0]}"
-            )
+            notes.append(f"{len(missing)} visits of waveform_summary.csv have no files of {lead}")
 
 
 def _visits(archive: str) -> dict[str, tuple[str | None, float | None, str | None]]:
@@ -177,9 +175,9 @@ def patients(archive: str) -> pa.Table:
     pairs = pa.table(columns, names=["encounter_id", "patient_id"]).group_by(["encounter_id", "patient_id"])
     known = pairs.aggregate([])
     counted = known["encounter_id"].value_counts()
-    twice = [c["values"] for c in counted.to_pylist() if c["counts"] > 1] if len(counted) < len(known) else []
-    if twice:
-        raise InputError(f"{uri}: CSN {twice[0]} stands for two patients (MRN); it must have one")
+    if len(counted) < len(known):
+        twice = pc.sum(pc.greater(counted.field("counts"), 1)).as_py()
+        raise InputError(f"{uri}: {twice:,} visits (CSN) stand for two patients (MRN); each must have one")
     return known
 
 
@@ -191,9 +189,9 @@ def split(archive: str, kind: str) -> dict[str, str]:
     parts: dict[str, str] = {}
     for part in PARTS:
         name = f"split_{kind}_{part}.csv"
-        for line in _lines(archive, name):
-            if parts.setdefault(line, part) != part:
-                raise InputError(f"{name}: CSN {line} is also in split_{kind}_{parts[line]}.csv; it must be in one")
+        for line, csn in enumerate(_lines(archive, name), 1):
+            if parts.setdefault(csn, part) != part:
+                raise InputError(f"{name}: visit {line} is also in split_{kind}_{parts[csn]}.csv; it must be in one")
     return parts
 
 

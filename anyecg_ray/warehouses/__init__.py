@@ -4,20 +4,17 @@ Every warehouse keeps one number per job, the number of its last commit, and mov
 as the rows. delivery.py numbers the commits, so a commit whose outcome a crash hid is told from one that failed.
 """
 
-from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, Self
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from anyecg_ray import storage
-from anyecg_ray.config import InputError, JobError, Settings, fingerprint
-from anyecg_ray.warehouses import latest
+from anyecg_ray.config import InputError, JobError, Location, Settings, absolute, fingerprint
+from anyecg_ray.warehouses import addresses, latest
 
 Kind = Literal["parquet", "iceberg", "postgres", "delta"]
-
-SECRET = ("password", "secret", "token", "credential", "key-id", "key_id")
-"""Names of properties whose values are never written down."""
 
 
 class Sink(Settings):
@@ -26,12 +23,12 @@ class Sink(Settings):
     kind: Kind = "parquet"
     """parquet, iceberg, postgres or delta."""
 
-    uri: str | None = None
+    uri: Location | None = None
     """Parquet, Delta: folder or s3:// prefix. Iceberg: the catalog (http://… REST, glue://, thrift://… Hive, sqlite:///…
     or another SQL database). PostgreSQL: postgresql://host/database, credentials from PGPASSWORD or ~/.pgpass.
     By default below --out; PostgreSQL: what libpq's environment says."""
 
-    warehouse: str | None = None
+    warehouse: Location | None = None
     """Iceberg: where the catalog keeps its tables, if it does not know by itself."""
 
     table: str = "anyecg.ecg_lab_estimate"
@@ -42,6 +39,27 @@ class Sink(Settings):
 
     every: float = Field(60, ge=0)
     """Seconds after which rows that wait are committed; each commit is a snapshot of the table."""
+
+    @model_validator(mode="after")
+    def _is_usable(self) -> Self:
+        _check(self)
+        return self
+
+    def absolute(self) -> Self:
+        """See Settings. The address of a catalog or a database is no path, nor is a catalog's name of a warehouse."""
+        if self.kind == "postgres":
+            return self
+        if self.kind != "iceberg":
+            return super().absolute()
+        embedded = (self.uri or self.properties.get("uri", "sqlite")).startswith("sqlite")
+        own = _placed({"uri": self.uri, "warehouse": self.warehouse}, embedded)
+        return self.model_copy(update={**own, "properties": {**self.properties, **_placed(self.properties, embedded)}})
+
+
+def _placed(found: Mapping[str, str | None], embedded: bool) -> dict[str, str]:
+    """What there is of uri and warehouse, with absolute paths. embedded: the catalog is SQLite's file."""
+    make: dict[str, Callable[[str], str]] = {"uri": addresses.at_home, "warehouse": absolute if embedded else str}
+    return {name: make[name](value) for name in make if (value := found.get(name))}
 
 
 class Warehouse(Protocol):
@@ -72,7 +90,6 @@ class Warehouse(Protocol):
 
 def opened(sink: Sink, out: str) -> Warehouse:
     """The warehouse, ready to take rows; made where it is not there. Raises InputError."""
-    _check(sink)
     uri = sink.uri or storage.join(out, "ecg_lab_estimate")
     try:
         warehouse = _opened(sink, out, uri)
@@ -107,14 +124,19 @@ def _check(sink: Sink) -> None:
     namespace, _, table = sink.table.partition(".")
     if not (namespace and table) or "." in table:
         raise InputError(f"setting sink.table: {sink.table}; give namespace.table")
-    if urlsplit(sink.uri or "").password or "password=" in (sink.uri or ""):
-        raise InputError("setting sink.uri: holds a password; leave it out and put it into PGPASSWORD or ~/.pgpass")
+    for name, address in {"uri": sink.uri, "properties.uri": sink.properties.get("uri")}.items():
+        if addresses.holds_secret(address or ""):
+            mend = "leave it out and put it into PGPASSWORD, ~/.pgpass or the catalog's own variables"
+            raise InputError(f"setting sink.{name}: holds a password or a token; {mend} (an @ that is none: %40)")
 
 
 def told(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings to write down: without the values of the properties that are secret."""
-    hidden = {k: "…" if any(s in k.lower() for s in SECRET) else v for k, v in settings["sink"]["properties"].items()}
-    return {**settings, "sink": {**settings["sink"], "properties": hidden}}
+    """Settings to write down: without users, parameters of addresses, and properties that may be secret."""
+    sink = settings["sink"]
+    hidden: dict[str, Any] = {"properties": addresses.written(sink["properties"])}
+    if sink["uri"] and sink["kind"] in ("iceberg", "postgres"):
+        hidden["uri"] = addresses.shown(sink["uri"])
+    return {**settings, "sink": {**sink, **hidden}}
 
 
 def model_of(rows: pa.Table) -> str:

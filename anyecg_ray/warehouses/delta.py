@@ -17,6 +17,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from anyecg_ray import storage
 from anyecg_ray.config import InputError, JobError, fingerprint
 from anyecg_ray.warehouses import model_of, overtaken, same_place
+from anyecg_ray.warehouses.addresses import line
 
 PARTITIONS = ["model_version", "estimated_date"]
 
@@ -60,7 +61,7 @@ class Delta:
             except CommitFailedError:  # another job's commit of the same model came between: on top of it
                 time.sleep(0.1 * 2 ** min(attempt, 5))
             except (DeltaError, OSError) as error:
-                raise JobError(f"{self.where}: Delta did not take a commit ({_line(error)})") from None
+                raise JobError(f"{self.where}: Delta did not take a commit ({line(error, self._options)})") from None
         raise JobError(f"{self.where}: {ATTEMPTS} commits in a row were overtaken by others; run the same line again")
 
     def _write(
@@ -97,7 +98,7 @@ class Delta:
                 return None
             return DeltaTable(self.where, storage_options=self._options or None)
         except (DeltaError, OSError) as error:
-            raise InputError(f"{self.where}: cannot open the Delta table ({_line(error)})") from None
+            raise InputError(f"{self.where}: cannot open the Delta table ({line(error, self._options)})") from None
 
 
 def _app(job: str) -> str:
@@ -144,7 +145,3 @@ def _from_environment() -> dict[str, str]:
     if not endpoint:
         return {}
     return {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower()}
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

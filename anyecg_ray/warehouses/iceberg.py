@@ -25,6 +25,7 @@ from anyecg_ray import storage
 from anyecg_ray.config import InputError, JobError, fingerprint
 from anyecg_ray.schema import ECG_LAB_ESTIMATE
 from anyecg_ray.warehouses import Sink, model_of, overtaken, same_place
+from anyecg_ray.warehouses.addresses import line, shown
 
 ATTEMPTS = 10
 """Of a commit that other writers of the table overtake."""
@@ -46,8 +47,9 @@ class Iceberg:
 
     def __init__(self, sink: Sink, out: str) -> None:
         properties = _catalog(sink, out)
-        self.where = f"{sink.table} in {properties.get('uri', properties.get('type'))}"
-        self.name = f"iceberg-{same_place(self.where, properties.get('warehouse', ''))}"
+        place, self._properties = properties.get("uri", str(properties.get("type"))), sink.properties
+        self.where = f"{sink.table} in {shown(place)}"
+        self.name = f"iceberg-{same_place(f'{sink.table} in {place}', properties.get('warehouse', ''))}"
         self._table_name = sink.table
         self.table_sql: str | None = sink.table
         try:
@@ -56,7 +58,7 @@ class Iceberg:
         except ImportError:
             raise
         except Exception as error:  # each kind of catalog has errors of its own
-            raise InputError(f"{self.where}: cannot open it ({_line(error)})") from None
+            raise InputError(f"{self.where}: cannot open it ({line(error, self._properties)})") from None
 
     def version(self, job: str) -> int:
         """Implements Warehouse."""
@@ -80,7 +82,7 @@ class Iceberg:
                 time.sleep(0.1 * 2 ** min(attempt, 5))
             except Exception as error:  # storage, catalog: each has errors of its own
                 if attempt >= 2:
-                    raise JobError(f"{self.where}: did not take a commit ({_line(error)})") from None
+                    raise JobError(f"{self.where}: did not take a commit ({line(error, self._properties)})") from None
                 time.sleep(2**attempt)
         raise JobError(f"{self.where}: {ATTEMPTS} commits in a row were overtaken by others; run the same line again")
 
@@ -174,7 +176,9 @@ def _kind(uri: str) -> dict[str, str]:
         return {"type": "glue"}
     if scheme.partition("+")[0] in ("sqlite", "postgresql", "mysql"):
         return {"type": "sql", "uri": uri}
-    raise InputError(f"setting sink.uri: {uri}; give http(s)://… , glue://, thrift://… or a SQL database's address")
+    raise InputError(
+        f"setting sink.uri: {shown(uri)}; give http(s)://… , glue://, thrift://… or a SQL database's address"
+    )
 
 
 def _for_s3(properties: dict[str, str]) -> dict[str, str]:
@@ -186,7 +190,3 @@ def _for_s3(properties: dict[str, str]) -> dict[str, str]:
         **({"s3.region": region} if region else {}),
         **properties,
     }
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -15,6 +15,7 @@ import pyarrow as pa
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.schema import ECG_LAB_ESTIMATE, TIME
 from anyecg_ray.warehouses import Sink, model_of, overtaken, same_place
+from anyecg_ray.warehouses.addresses import line, shown
 
 PATIENCE = 120
 """Seconds for which a server that is away is tried again: a restart or a fail-over."""
@@ -44,12 +45,12 @@ class Postgres:
         self._latest, self._index = f"{_name(schema)}.{_name(f'{table}_latest')}", _name(f"{table}_key")
         self._schema = _name(schema)
         self.table_sql: str | None = None
-        self.where = f"{sink.table} in {self._uri}"
-        self.name = f"postgres-{same_place(self.where)}"
+        self.where = f"{sink.table} in {shown(self._uri)}"
+        self.name = f"postgres-{same_place(f'{sink.table} in {self._uri}')}"
         try:
             self._do(self._create)
         except adbc_driver_manager.Error as error:
-            raise InputError(f"{self.where}: cannot open it ({_line(error)})") from None
+            raise InputError(f"{self.where}: cannot open it ({line(error, {})})") from None
 
     def version(self, job: str) -> int:
         """Implements Warehouse."""
@@ -147,7 +148,9 @@ class Postgres:
                 return self._do(action)
             except adbc_driver_manager.Error as error:
                 if not _passes(error) or time.monotonic() > until:
-                    raise JobError(f"{self.where}: did not take it ({_line(error)}); run the same line again") from None
+                    raise JobError(
+                        f"{self.where}: did not take it ({line(error, {})}); run the same line again"
+                    ) from None
                 time.sleep(1)
 
     def _do(self, action: Any) -> Any:
@@ -171,7 +174,3 @@ def _passes(error: adbc_driver_manager.Error) -> bool:
     code = getattr(error, "sqlstate", None) or ""
     lost = not code and error.status_code == adbc_driver_manager.AdbcStatusCode.IO
     return lost or code[:2] in ("08", "57", "53", "40")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
