@@ -105,7 +105,7 @@ def backfill(settings: Backfill, watch: Watch = iter) -> Counter[str]:
         shards = cohort.choose(manifest, shards)
     ledger = Ledger(settings.out, card.model_id, card.model_version)
     with Lease(ledger.staging, {"verb": "backfill", "manifest": settings.manifest}) as lease:
-        ledger.claim(_job(settings, manifest, card, cohort))
+        ledger.claim(claimed(settings, manifest, card, cohort))
         warehouse = opened(settings.sink, settings.out)
         work = _Work(settings, source, card, ledger, lease)
         lease.tell(shards=len(shards), spans=sum(shard.length for shard in shards))
@@ -219,7 +219,7 @@ class _Work:
         }
 
 
-def _job(settings: Backfill, manifest: ManifestFile, card: Card, cohort: IndexTimes | None) -> dict[str, Any]:
+def claimed(settings: Backfill, manifest: ManifestFile, card: Card, cohort: IndexTimes | None) -> dict[str, Any]:
     """What must be the same for a resume."""
     return {
         "schema_version": schema.SCHEMA_VERSION,

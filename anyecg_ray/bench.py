@@ -23,6 +23,7 @@ from anyecg_ray import (
     bench_backfill,
     bench_growth,
     bench_pack,
+    bench_resume,
     bench_serve,
     bench_table,
     bench_train,
@@ -92,6 +93,9 @@ class Bench(Compute):
 
     shards: list[PositiveInt] = [1_000, 10_000, 100_000]
     """Shards of the ledgers that are resumed."""
+
+    finished: int = Field(1_000_000, ge=0)
+    """Spans of a job of which all is done, which backfill finds out and status tells; 0: leave it out."""
 
     connections: list[PositiveInt] = [1, 8, 32, 128]
     """Connections that load the endpoint at a time."""
@@ -276,7 +280,10 @@ def _backfill(setup: Setup) -> dict[str, Any]:
     part = next(Path(job.out).rglob("staging/*/*/part-*.parquet"))
     rows = pq.read_table(part).slice(0, 100)
     for n in setup.settings.shards:
-        figures[f"{n}_shards"] = bench_backfill.resume(Path(setup.folder, f"ledger-{n}"), n, rows)
+        figures[f"{n}_shards"] = bench_resume.resume(Path(setup.folder, f"ledger-{n}"), n, rows)
+    if spans := setup.settings.finished:
+        done = job.model_copy(update={"manifest": setup.repeated(spans), "out": str(Path(setup.folder, "finished"))})
+        figures["finished"] = bench_resume.finished(done, rows)
     return figures
 
 

@@ -1,7 +1,5 @@
-"""Measure what exactly-once costs: the pipeline alone against the same with ledger and warehouse, and a resume."""
+"""Measure what exactly-once costs: the pipeline alone against the same with ledger and warehouse."""
 
-import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -14,7 +12,6 @@ import pyarrow.parquet as pq
 
 from anyecg_ray import cluster, schema
 from anyecg_ray.backfill import Backfill, backfill, plan
-from anyecg_ray.ledger import Ledger
 from anyecg_ray.model import load
 from anyecg_ray.predict import Source
 from anyecg_ray.publish import publishable
@@ -26,10 +23,6 @@ WARM = 0.2
 
 ROWS = 200_000
 """Published rows of the commit whose rate is measured."""
-
-
-LINKS = 50_000
-"""Names of one file at most: ext4 allows 65,000."""
 
 
 class Marks:
@@ -109,31 +102,3 @@ def _rows_per_s(job: Backfill, kind: Kind, postgres: str | None) -> float:
     started = time.perf_counter()
     warehouse.commit(rows, "bench", 1, ["000000-000000"], replace=False)
     return ROWS / (time.perf_counter() - started)
-
-
-def resume(folder: Path, shards: int, rows: pa.Table) -> dict[str, float]:
-    """Seconds to learn what is done where 99 of 100 shards are: by opening every part, and with a run's tally.
-
-    rows: of schema.STAGING, what each shard holds.
-    """
-    book = Ledger(str(folder), "m", "1")
-    book.claim({"row_groups": []})
-    book.stage("000000-000000", rows)
-    part = next(Path(book.staging).glob("part-*.parquet"))
-    for n in range(1, shards * 99 // 100):
-        name = part.with_name(f"part-{n:06d}-000000.parquet")
-        if n % LINKS:
-            os.link(part, name)
-        else:
-            part = Path(shutil.copyfile(part, name))
-    return {"resume_without_tally_s": _resumed(folder), "resume_s": _resumed(folder)}
-
-
-def _resumed(folder: Path) -> float:
-    started = time.perf_counter()
-    book = Ledger(str(folder), "m", "1")
-    book.claim({"row_groups": []})
-    book.done()
-    book.counts()
-    book.save_tally()
-    return time.perf_counter() - started

@@ -59,13 +59,28 @@ def test_score_writes_the_figures_that_others_read(bundle, data, tmp_path):
 def test_what_exactly_once_costs(bundle, data, tmp_path):
     archive = str(data / "cinc2021" / "training" / "georgia")
     out = tmp_path / "bench.json"
-    flags = ["--windows", "2000", "--sinks", "parquet", "--shards", "50", "--json", str(out), "--bundle", bundle]
+    flags = [
+        "--windows",
+        "2000",
+        "--sinks",
+        "parquet",
+        "--shards",
+        "50",
+        "--finished",
+        "2000",
+        "--json",
+        str(out),
+        "--bundle",
+        bundle,
+    ]
     assert main(["bench", "backfill", "--archive", archive, *flags]) == 0
     told = json.loads(out.read_text())
     bare = (told["bare_before_windows_per_s"] + told["bare_after_windows_per_s"]) / 2
     assert told["parquet_over_bare"] == pytest.approx(told["parquet_windows_per_s"] / bare)
     assert told["parquet_rows_per_s"] > 0
     assert told["50_shards"]["resume_s"] > 0
+    assert told["finished"]["spans"] == 2000
+    assert told["finished"]["backfill_peak_mb"] > told["finished"]["status_peak_mb"] > 0
 
 
 def test_an_unknown_stage(capsys):
