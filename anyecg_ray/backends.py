@@ -1,8 +1,8 @@
 """Run a bundle's network as fast as the machine can: OpenVINO on a CPU, CUDA on a GPU, else plain PyTorch.
 
 How each library is run is in runners.py; here is which one, and in which precision. float32 is held to the golden
-arrays; bfloat16 is the default where the processor multiplies it natively (AMX, CUDA), because it is about three
-times as fast, and where it moves this very model's probabilities by no more than rounding.
+arrays; bfloat16 is the default where the processor multiplies it natively (AMX, AVX-512 BF16, CUDA), because it is two
+to three times as fast, and where it moves this very model's probabilities by no more than rounding.
 """
 
 import os
@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from anyecg_ray import model
+from anyecg_ray import cache, model
 from anyecg_ray.config import InputError, JobError, Settings
 from anyecg_ray.model import Bundle
 from anyecg_ray.net1d import Net1D
@@ -78,7 +78,7 @@ def choose(compute: Compute) -> Choice:
     if device == "cpu" and not found and compute.backend == "auto":
         notes.append("OpenVINO is not installed (pip install 'anyecg_ray[cpu]'): PyTorch is about half as fast")
     if compute.precision == "auto" and not native:
-        notes.append("this processor has no AMX: float32")
+        notes.append("this processor does not multiply bfloat16: float32")
     if compute.compiled and device == "cpu":
         notes.append("nothing is compiled for a CPU")
     threads = compute.threads or cores()
@@ -92,7 +92,7 @@ def cores() -> int:
 
 
 def _bfloat16_is_native() -> bool:
-    return bool(torch.cpu._is_amx_tile_supported())
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 class Estimator:
@@ -103,11 +103,11 @@ class Estimator:
         self.recipe = bundle.recipe
         self.choice = choose(compute)
         self._network = _network(bundle, self.choice)
-        apart = _apart(bundle, self._network)
+        apart = _apart(bundle, self._network, self.choice)
         if CLOSE < apart < WRONG and self.choice.precision == "bfloat16":
             self.choice = _closer(self.choice, apart, asked=compute.precision == "bfloat16")
             self._network = _network(bundle, self.choice)
-            apart = _apart(bundle, self._network)
+            apart = _apart(bundle, self._network, self.choice)
         if apart > WRONG:
             raise JobError(
                 f"{self.choice.backend} in {self.choice.precision} computes this model wrongly on this machine "
@@ -128,11 +128,17 @@ class Estimator:
         return model.decode(self.card, self.logits(windows))
 
 
-def _apart(bundle: Bundle, network: Network) -> float:
-    """Mean difference in probability from PyTorch's float32 on windows that look like ECGs.
+def _apart(bundle: Bundle, network: Network, choice: Choice) -> float:
+    """Mean difference in probability from PyTorch's float32, measured once for each model, machine and way to run it.
 
     A backend may be wrong on one processor and right on the next: OpenVINO 2026.4 was, in bfloat16, for 4 to 15 leads.
     """
+    how = [bundle.card.weights_sha256, str(replace(choice, note="")), choice.threads, choice.stages]
+    return cache.number(["apart", CHECKED, *how], lambda: _measured_apart(bundle, network))
+
+
+def _measured_apart(bundle: Bundle, network: Network) -> float:
+    """On windows that look like ECGs."""
     windows = _pulses(CHECKED, len(bundle.recipe.leads), bundle.recipe.samples)
     with torch.inference_mode():
         right = model.calibrated(bundle.network()(torch.from_numpy(windows)).numpy(), None)

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from anyecg_ray import __version__
-from anyecg_ray.config import fingerprint
+from anyecg_ray import cache
 from anyecg_ray.net1d import SamePadConv, same_padding
 
 log = logging.getLogger(__name__)
@@ -153,8 +152,7 @@ def _graph(net: nn.Module, shape: Shape, name: str) -> Any:
     """The network as an OpenVINO graph: from the cache, where tracing it took three seconds the first time."""
     import openvino
 
-    folder = Path(os.environ.get("ANYECG_CACHE", Path.home() / ".cache" / "anyecg_ray"))
-    path = folder / f"openvino-{fingerprint([TRACE, name, shape, openvino.__version__, __version__])}.xml"
+    path = cache.place("openvino", [TRACE, name, shape, openvino.__version__], ".xml")
     if path.is_file() and path.with_suffix(".bin").is_file():
         return openvino_core().read_model(path)
     graph = _traced(net, shape)

@@ -31,7 +31,7 @@ def expected(bundle, x):
 @pytest.mark.parametrize(("precision", "within"), [("float32", 1e-5), ("bfloat16", 0.05)])
 def test_logits_are_the_networks(bundle, backend, precision, within):
     if precision == "bfloat16" and not backends._bfloat16_is_native():
-        pytest.skip("this processor has no AMX")
+        pytest.skip("this processor does not multiply bfloat16")
     x = windows(bundle, 21)
     estimator = Estimator(bundle, Compute(backend=backend, precision=precision))
     assert (estimator.choice.backend, estimator.choice.precision) == (backend, precision)
@@ -66,7 +66,8 @@ def wrong_in(precision, by):
     return made
 
 
-def test_bfloat16_that_is_too_coarse_is_left_where_nobody_asked_for_it(monkeypatch):
+def test_bfloat16_that_is_too_coarse_is_left_where_nobody_asked_for_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
     bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
     monkeypatch.setattr(backends, "_network", wrong_in("bfloat16", 0.05))
     monkeypatch.setattr(backends, "_bfloat16_is_native", lambda: True)
@@ -78,7 +79,7 @@ def test_bfloat16_that_is_too_coarse_is_left_where_nobody_asked_for_it(monkeypat
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_bfloat16_in_the_early_stages_alone(monkeypatch, backend):
     if not backends._bfloat16_is_native():
-        pytest.skip("this processor has no AMX")
+        pytest.skip("this processor does not multiply bfloat16")
     bundle = untrained("tiny", ["potassium_high"], [*["I", "II", "V1", "V2", "V3", "V4"]], "ecgfounder-finetune", 0)
     monkeypatch.setattr(backends, "CLOSE", 0.0)
     estimator = Estimator(bundle, Compute(precision="bfloat16", backend=backend))
@@ -88,7 +89,8 @@ def test_bfloat16_in_the_early_stages_alone(monkeypatch, backend):
     np.testing.assert_allclose(estimator.logits(x), right, atol=0.05 * np.abs(right).max())
 
 
-def test_a_backend_that_is_wrong_is_refused(monkeypatch):
+def test_a_backend_that_is_wrong_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
     bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
     monkeypatch.setattr(backends, "_network", wrong_in("float32", 1.0))
     with pytest.raises(JobError, match=r"wrongly on this machine .*--backend"):
@@ -130,3 +132,21 @@ def test_a_gpu_is_chosen_where_there_is_one(monkeypatch):
     choice = choose(Compute(compiled=True))
     assert (choice.backend, choice.device, choice.precision, choice.compiled) == ("torch", "cuda", "bfloat16", True)
     assert choose(Compute(backend="openvino")).device == "cpu"
+
+
+def test_what_a_model_was_found_to_be_off_is_measured_once_on_a_machine(monkeypatch, tmp_path):
+    bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 8)
+    monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
+    measured, whole = [], backends._measured_apart
+    monkeypatch.setattr(backends, "_measured_apart", lambda *a: measured.append(a) or whole(*a))
+    for _ in range(2):
+        Estimator(bundle, Compute(precision="float32"))
+    assert len(measured) == 1
+    Estimator(bundle, Compute(precision="float32", backend="torch"))
+    Estimator(untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 9), Compute(precision="float32"))
+    assert len(measured) == 3
+    monkeypatch.setattr(backends.cache, "_machine", lambda: ("another processor",))
+    Estimator(bundle, Compute(precision="float32"))
+    assert len(measured) == 4
+    monkeypatch.setenv("ANYECG_CACHE", "/proc/nowhere")
+    assert Estimator(bundle, Compute(precision="float32")).logits(windows(bundle, 1)).shape == (1, 1)
