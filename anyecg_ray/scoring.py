@@ -69,8 +69,9 @@ def scored(
     """Each shard with its rows, in the order in which they are ready. Raises InputError, JobError."""
     try:
         with cluster.connected():
+            # blocks are small: one that waits for the next to be fetched ahead would only come later
             blocks = estimates(todo, source, bundle, settings, compute).iter_batches(
-                batch_size=None, batch_format="pyarrow"
+                batch_size=None, batch_format="pyarrow", prefetch_batches=0
             )
             yield from finished(todo, watch(blocks))
     except ray.exceptions.RayError as error:
