@@ -29,7 +29,7 @@ def quick(monkeypatch):
     [
         ("model", {"model_windows_per_s", "model_start_s"}),
         ("preprocess", {"preprocess_ms_per_lead_window", "published_over_filters"}),
-        ("read", {"fetch_mb_per_s", "decode_spans_per_s", "packed_over_plain"}),
+        ("read", {"fetch_mb_per_s", "decode_spans_per_s", "packed_over_plain", "fetch_over_bare_loop"}),
     ],
 )
 def test_a_stage_alone(what, keys, bundle, data, capsys):
