@@ -80,7 +80,8 @@ class Predict(Settings):
     """Copies of the model. 0: one for every GPU, else one for every 4 cores of the cluster."""
 
     cpus_per_actor: float = Field(0, ge=0)
-    """CPUs that Ray sets aside for one copy. 0: three quarters of its threads; preprocessing gets the rest."""
+    """CPUs that Ray sets aside for one copy. 0: a quarter of its threads: reading has room beside copies that
+    come over from a lost node."""
 
     gpus_per_actor: float = Field(0, ge=0)
     """GPUs that Ray sets aside for one copy."""
@@ -97,8 +98,9 @@ class Predict(Settings):
         threads = compute.threads or max(1, min(THREADS, int(max(nodes))))
         room = total.get("GPU", 0.0) / gpus if gpus else sum(cpus // threads for cpus in nodes)
         actors = self.actors or max(1, int(room))
-        set_aside = self.cpus_per_actor or (1.0 if gpus else max(1.0, threads * 3 // 4))
-        return Layout(actors, set_aside, gpus, compute.model_copy(update={"threads": threads}))
+        set_aside = self.cpus_per_actor or (1.0 if gpus else max(0.5, threads / 4))
+        reading = self.preprocess_cpus if gpus else max(0.1, min(self.preprocess_cpus, max(nodes) - set_aside))
+        return Layout(actors, set_aside, gpus, reading, compute.model_copy(update={"threads": threads}))
 
 
 THREADS = 4
@@ -111,6 +113,8 @@ class Layout(NamedTuple):
     actors: int
     cpus: float
     gpus: float
+    reading: float
+    """CPUs of one preprocessing task: it must fit beside a copy, or nothing ever moves."""
     compute: Compute
 
 
@@ -311,7 +315,7 @@ def estimates(shards: Sequence[Shard], source: Source, bundle: str, settings: Pr
             fn_args=(list(shards), source),
             batch_size=None,
             batch_format="pyarrow",
-            num_cpus=settings.preprocess_cpus,
+            num_cpus=layout.reading,
         )
         .map_batches(
             Predictor,

@@ -131,6 +131,7 @@ def test_a_node_dies_in_the_middle_of_a_submitted_job(job, tmp_path, monkeypatch
     for name in [n for n in os.environ if n.startswith("RAY_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # the job's python
     out = tmp_path / "out"
     head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": 18265, "object_store_memory": 10**9}
     cluster = Cluster(initialize_head=True, head_node_args=head)

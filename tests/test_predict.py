@@ -3,13 +3,14 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 from bad_records import beats, copy_good, write, write_broken
 
 from anyecg_ray import predict
 from anyecg_ray.backends import Compute
 from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows
 from anyecg_ray.model import save
-from anyecg_ray.predict import Predictor, Shard, Source, fetch, nested, windows_of
+from anyecg_ray.predict import Predict, Predictor, Shard, Source, fetch, nested, windows_of
 from anyecg_ray.preprocess import preprocess, recipe
 from anyecg_ray.record import decode
 from anyecg_ray.weights import untrained
@@ -87,3 +88,16 @@ def test_nested():
     usable = pa.array([[True, False], [], [True, True]])
     out = nested(np.arange(6, dtype=np.float32).reshape(3, 2), usable).to_pylist()
     assert out == [[[0, 1], None], [], [[2, 3], [4, 5]]]
+
+
+@pytest.mark.parametrize(("nodes", "copies"), [([1], 1), ([2], 1), ([2, 2], 2), ([4, 4, 4], 3), ([16], 4), ([0, 8], 2)])
+def test_reading_has_room_beside_copies_that_come_over_from_a_lost_node(nodes, copies, monkeypatch):
+    """Where copies fill what is left of a cluster, nothing is read, and the job waits for ever."""
+    alive = [{"Alive": True, "Resources": {"CPU": float(n)}} for n in nodes]
+    monkeypatch.setattr(ray, "nodes", lambda: alive)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": float(sum(nodes))})
+    layout = Predict().for_cluster(Compute())
+    assert layout.actors == copies
+    assert copies * layout.cpus + layout.reading <= max(nodes)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": float(sum(nodes)), "GPU": 1.0})
+    assert Predict().for_cluster(Compute()).reading == 1
