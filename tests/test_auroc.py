@@ -2,7 +2,7 @@
 
 ECGFounder's full-size single-lead network, trained for some epochs on real, labelled ECGs (PTB-XL), then run each
 way over the same windows. What is compared is how the ways rank them; how good the model is, is not asked here, so
-training patients are among them. `pytest -m slow -s tests/test_auroc.py` prints the table of docs/benchmarks.md.
+training patients are among them. `pytest -m slow -s tests/test_auroc.py` prints the figures.
 """
 
 import numpy as np
