@@ -1,6 +1,6 @@
 """Speed never changes a number: every backend and precision ranks real patients as PyTorch's float32 does.
 
-ECGFounder's full-size single-lead network, trained for some epochs on real, labelled ECGs (PTB-XL), then run each
+ECGFounder's full-size single-lead network, trained for two epochs on real, labelled ECGs (PTB-XL), then run each
 way over the same windows. What is compared is how the ways rank them; how good the model is, is not asked here, so
 training patients are among them. `pytest -m slow -s tests/test_auroc.py` prints the figures.
 """
@@ -22,7 +22,7 @@ WAYS = [(backend, precision) for backend in ("torch", "openvino") for precision 
 def trained(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("auroc")
     tasks = [flag for task in TASKS for flag in ("--indicators", task)]
-    learning = "--learning.batch 16 --learning.lr 0.001 --learning.epochs 6 --learning.patience 6"
+    learning = "--learning.batch 16 --learning.lr 0.001 --learning.epochs 2 --learning.patience 2"
     for line in (
         f"manifest --archive {data}/ptbxl-500 --dataset ptb-xl --out {folder}/manifest.parquet",
         f"prepare --manifest {folder}/manifest.parquet --out {folder}/segments {' '.join(tasks)}",
@@ -53,7 +53,7 @@ def test_every_way_ranks_real_patients_alike(trained):
         positive = labels[known, i] == 1
         right = metrics.auroc(reference[known, i], positive)
         print(f"\n{task}: {positive.sum()} of {known.sum()}, AUROC {right:.4f}")
-        assert right > 0.7
+        assert right > 0.6
         for way, estimator in ways.items():
             p = estimates[way][known, i]
             apart = np.abs(p - reference[known, i])
