@@ -6,7 +6,7 @@ to three times as fast, and where it moves this very model's probabilities by no
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -133,8 +133,8 @@ def _apart(bundle: Bundle, network: Network, choice: Choice) -> float:
 
     A backend may be wrong on one processor and right on the next: OpenVINO 2026.4 was, in bfloat16, for 4 to 15 leads.
     """
-    how = [bundle.card.weights_sha256, str(replace(choice, note="")), choice.threads, choice.stages]
-    return cache.number(["apart", CHECKED, *how], lambda: _measured_apart(bundle, network))
+    how = asdict(replace(choice, note=""))
+    return cache.number(["apart", CHECKED, bundle.card.weights_sha256, how], lambda: _measured_apart(bundle, network))
 
 
 def _measured_apart(bundle: Bundle, network: Network) -> float:

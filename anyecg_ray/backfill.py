@@ -39,7 +39,6 @@ ERRORS = (Status.UNREADABLE, Status.MISSING_SIGNAL, Status.TRUNCATED, Status.MIS
 STOP_AFTER = 10_000
 """Spans after which a run stops early where too many of them were errors; fewer may just be a bad folder."""
 
-
 SHARD_SECONDS = 100_000.0
 """Of ECG in a shard whose spans are long, so that rows reach the warehouse every few minutes and a kill costs no more:
 two cores without AMX score so much in two to three minutes."""

@@ -31,7 +31,7 @@ from anyecg_ray import (
     storage,
 )
 from anyecg_ray.backends import Compute, Estimator, cores
-from anyecg_ray.backfill import Backfill, backfill
+from anyecg_ray.backfill import backfill
 from anyecg_ray.bench_backfill import Marks
 from anyecg_ray.bench_setup import Setup, decoded
 from anyecg_ray.config import InputError, Location
@@ -197,7 +197,7 @@ def _read_both(setup: Setup) -> dict[str, Any]:
 def _score(setup: Setup) -> dict[str, Any]:
     stages = {**_read(setup), **_preprocess(setup)}
     before = _model(setup)
-    whole = _end_to_end(setup, setup.times() * len(setup.rows))
+    whole = _end_to_end(setup, setup.spans())
     after = _model(setup)["model_windows_per_s"]
     theirs = _published(setup)
     alone = (before["model_windows_per_s"] + after) / 2
@@ -233,7 +233,7 @@ def _on_workers(setup: Setup, n: int) -> dict[str, Any]:
     folder.mkdir()
     one = Setup(grown, str(folder))
     with bench_growth.workers(n):
-        return _end_to_end(one, one.times() * len(one.rows))
+        return _end_to_end(one, one.spans())
 
 
 def _grown(setup: Setup, n: int, axis: bench_growth.Axis) -> dict[str, Any]:
@@ -243,20 +243,14 @@ def _grown(setup: Setup, n: int, axis: bench_growth.Axis) -> dict[str, Any]:
         "bundle": bench_growth.bundle(axis, n, folder / "bundle"),
     }  # fmt: skip
     one = Setup(setup.settings.model_copy(update=made), str(folder))
-    return _end_to_end(one, one.times() * len(one.rows))
+    return _end_to_end(one, one.spans())
 
 
 def _end_to_end(setup: Setup, spans: int) -> dict[str, Any]:
     """The back-fill's own pipeline and commits over a repeated manifest of so many spans."""
-    uri = setup.repeated(spans)
-    out = str(Path(setup.folder, f"out-{spans}"))
-    job = Backfill(
-        manifest=uri, bundle=setup.uri, out=out, predict=setup.settings.predict,
-        **setup.settings.model_dump(include=set(Compute.model_fields)),
-    )  # fmt: skip
     marks = Marks()
     with sampled() as use:
-        spans_done = backfill(job, marks.watch).total()
+        spans_done = backfill(setup.job(spans, f"out-{spans}"), marks.watch).total()
     if marks.pieces < 3:
         raise InputError(f"setting windows: {setup.settings.windows} are too few to reach a steady state; give 3000")
     return {
@@ -269,12 +263,8 @@ def _end_to_end(setup: Setup, spans: int) -> dict[str, Any]:
 
 
 def _backfill(setup: Setup) -> dict[str, Any]:
-    uri = setup.repeated(setup.times() * len(setup.rows))
-    compute = setup.settings.model_dump(include=set(Compute.model_fields))
-    job = Backfill(
-        manifest=uri, bundle=setup.uri, out=str(Path(setup.folder, "out")), predict=setup.settings.predict, **compute
-    )
-    source = Source(uri, setup.source.archive, setup.source.recipe)
+    job = setup.job(setup.spans(), "out")
+    source = Source(job.manifest, setup.source.archive, setup.source.recipe)
     kinds: list[Kind] = [*setup.settings.sinks, *(["postgres"] if setup.settings.postgres else [])]  # type: ignore[list-item]
     figures = bench_backfill.measured(job, source, kinds, setup.settings.postgres)
     part = next(Path(job.out).rglob("staging/*/*/part-*.parquet"))
@@ -282,8 +272,7 @@ def _backfill(setup: Setup) -> dict[str, Any]:
     for n in setup.settings.shards:
         figures[f"{n}_shards"] = bench_resume.resume(Path(setup.folder, f"ledger-{n}"), n, rows)
     if spans := setup.settings.finished:
-        done = job.model_copy(update={"manifest": setup.repeated(spans), "out": str(Path(setup.folder, "finished"))})
-        figures["finished"] = bench_resume.finished(done, rows)
+        figures["finished"] = bench_resume.finished(setup.job(spans, "finished"), rows)
     return figures
 
 

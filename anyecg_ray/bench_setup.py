@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from anyecg_ray import weights
+from anyecg_ray.backends import Compute
+from anyecg_ray.backfill import Backfill
 from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows, write_manifest
 from anyecg_ray.model import Bundle, load
 from anyecg_ray.predict import Fetched, Source, fetch
@@ -65,6 +67,17 @@ class Setup:
         """How often the records must be repeated to give the windows that are asked for."""
         seconds = float(np.nansum(self.rows.column("n_samples").to_numpy() / self.rows.column("fs").to_numpy()))
         return max(1, round(10 * self.settings.windows / seconds))
+
+    def spans(self) -> int:
+        """How many spans the repeated records are."""
+        return self.times() * len(self.rows)
+
+    def job(self, spans: int, out: str) -> Backfill:
+        """A back-fill of so many spans into a folder of this run."""
+        return Backfill(
+            manifest=self.repeated(spans), bundle=self.uri, out=str(Path(self.folder, out)),
+            predict=self.settings.predict, **self.settings.model_dump(include=set(Compute.model_fields)),
+        )  # fmt: skip
 
     def repeated(self, spans: int) -> str:
         """A manifest of the same spans again and again."""

@@ -40,8 +40,9 @@ def disjoint(members: Mapping[str, Iterable[str | None]], what: str, where: str)
     for split, ids in members.items():
         mine = {i for i in ids if i}
         if twice := mine & seen.keys():
+            others = ", ".join(sorted({seen[i] for i in twice}))
             raise InputError(
-                f"{where}: {len(twice):,} {what}s of split {split} are also in {', '.join({seen[i] for i in twice})}; "
+                f"{where}: {len(twice):,} {what}s of split {split} are also in {others}; "
                 f"figures would be of remembered {what}s: prepare the segments again with splits by patient"
             )
         seen |= dict.fromkeys(mine, split)

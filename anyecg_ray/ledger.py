@@ -71,8 +71,7 @@ class Ledger:
                 "give the same ones to go on with it, or another --out"
             )
         self._job = before
-        self._tidy()
-        self.refresh()
+        self._tidy(self.refresh())
 
     def check(self) -> None:
         """Raise JobError where another driver, begun in the same moment, wrote a job of its own over this one."""
@@ -88,8 +87,8 @@ class Ledger:
         self._job = found
         self.refresh()
 
-    def refresh(self) -> None:
-        """One listing, and the few small files that it names."""
+    def refresh(self) -> list[str]:
+        """One listing, and the few small files that it names; returns the listing."""
         files = storage.files(self.staging)
         scored = [f.removeprefix(SCORED).rpartition(".") for f in files if f.startswith(SCORED)]
         changed = {shard: int(n) for shard, _, n in sorted(scored, key=lambda s: int(s[2]))}
@@ -103,6 +102,7 @@ class Ledger:
         }
         tally = _read_json(storage.join(self.staging, TALLY)) or {}
         self._tally = {s: (v, n) for s, (v, n) in tally.items() if self._versions.get(s) == v}
+        return files
 
     def staged(self) -> dict[str, int]:
         """Every shard that has rows, with how many times they were changed since."""
@@ -196,9 +196,9 @@ class Ledger:
             storage.write_atomic(storage.join(self.staging, f"{SCORED}{shard}.{before + 1}"), b"")
             storage.remove(storage.join(self.staging, f"{SCORED}{shard}.{before}"))
 
-    def _tidy(self) -> None:
+    def _tidy(self, files: list[str]) -> None:
         """Remove what a killed driver was writing; a young file may be another's that is about to be refused."""
-        for file in storage.files(self.staging):
+        for file in files:
             if file.startswith(".") and file.endswith(".tmp"):
                 path = storage.join(self.staging, file)
                 with contextlib.suppress(FileNotFoundError):  # on S3 nothing is left behind

@@ -73,11 +73,7 @@ def _running(driver: dict[str, Any]) -> bool:
 
 def _delivered(ledger: Ledger, ended: bool) -> Iterator[tuple[str, int]]:
     """Warehouses, with the shards that are there. The last entry is written before its commit, which may yet fail."""
-    try:
-        names = storage.list_folder(ledger.delivered)[0]
-    except storage.MissingObject:
-        return
-    for name in names:
+    for name in storage.folders(ledger.delivered):
         folder = storage.join(ledger.delivered, name)
         files = storage.files(folder)
         entries = storage.read_ranges([storage.Range(storage.join(folder, f)) for f in files[: None if ended else -1]])

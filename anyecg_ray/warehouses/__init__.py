@@ -4,7 +4,8 @@ Every warehouse keeps one number per job, the number of its last commit, and mov
 as the rows. delivery.py numbers the commits, so a commit whose outcome a crash hid is told from one that failed.
 """
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol, Self
 
 import pyarrow as pa
@@ -143,6 +144,18 @@ def model_of(rows: pa.Table) -> str:
     """The model version that all rows have."""
     version: str = rows.column("model_version")[0].as_py()
     return version
+
+
+ATTEMPTS = 10
+"""Of a commit that other writers of the table overtake."""
+
+
+def attempts(where: str) -> Iterator[int]:
+    """0, 1, … for the body to commit and leave; longer and longer pauses between. Raises JobError after the last."""
+    for attempt in range(ATTEMPTS):
+        yield attempt
+        time.sleep(0.1 * 2 ** min(attempt, 5))
+    raise JobError(f"{where}: {ATTEMPTS} commits in a row were overtaken by others; run the same line again")
 
 
 def overtaken(where: str, version: int) -> JobError:

@@ -6,7 +6,6 @@ partitions): the days of the ECGs would scatter every commit over thousands of s
 """
 
 import os
-import time
 from typing import Any
 
 import pyarrow as pa
@@ -16,13 +15,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from anyecg_ray import storage
 from anyecg_ray.config import InputError, JobError, fingerprint
-from anyecg_ray.warehouses import model_of, overtaken, same_place
+from anyecg_ray.warehouses import attempts, model_of, overtaken, same_place
 from anyecg_ray.warehouses.addresses import line
 
 PARTITIONS = ["model_version", "estimated_date"]
-
-ATTEMPTS = 10
-"""Of a commit that other writers of the table overtake."""
 
 HISTORY = 50
 """Commits of all writers among which one whose answer was lost is looked for."""
@@ -50,7 +46,7 @@ class Delta:
         """Implements Warehouse."""
         rows = rows.drop_columns("shard")
         rows = rows.append_column("estimated_date", pc.cast(rows.column("estimated_at"), pa.date32()))
-        for attempt in range(ATTEMPTS):
+        for _ in attempts(self.where):
             try:
                 table = self._table()
                 if _last(table, job) < version:
@@ -59,10 +55,9 @@ class Delta:
                     raise overtaken(self.where, version)
                 return
             except CommitFailedError:  # another job's commit of the same model came between: on top of it
-                time.sleep(0.1 * 2 ** min(attempt, 5))
+                continue
             except (DeltaError, OSError) as error:
                 raise JobError(f"{self.where}: Delta did not take a commit ({line(error, self._options)})") from None
-        raise JobError(f"{self.where}: {ATTEMPTS} commits in a row were overtaken by others; run the same line again")
 
     def _write(
         self, table: DeltaTable | None, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool

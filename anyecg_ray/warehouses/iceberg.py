@@ -24,11 +24,8 @@ from pyiceberg.table import Table
 from anyecg_ray import storage
 from anyecg_ray.config import InputError, JobError, fingerprint
 from anyecg_ray.schema import ECG_LAB_ESTIMATE
-from anyecg_ray.warehouses import Sink, model_of, overtaken, same_place
+from anyecg_ray.warehouses import Sink, attempts, model_of, overtaken, same_place
 from anyecg_ray.warehouses.addresses import line, shown
-
-ATTEMPTS = 10
-"""Of a commit that other writers of the table overtake."""
 
 SEVERAL = "several"
 """Instead of the job that writes a model version's rows: their keys may meet, so each commit replaces by key."""
@@ -67,7 +64,7 @@ class Iceberg:
     def commit(self, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool) -> None:
         """Implements Warehouse. Another writer's commit in between is no error: ours is tried again on top of it."""
         rows = rows.drop_columns("shard")
-        for attempt in range(ATTEMPTS):
+        for attempt in attempts(self.where):
             try:
                 table = self._loaded()
                 number, carried = _last(table, job)
@@ -79,12 +76,11 @@ class Iceberg:
             except JobError:
                 raise
             except CommitFailedException:
-                time.sleep(0.1 * 2 ** min(attempt, 5))
+                continue
             except Exception as error:  # storage, catalog: each has errors of its own
                 if attempt >= 2:
                     raise JobError(f"{self.where}: did not take a commit ({line(error, self._properties)})") from None
                 time.sleep(2**attempt)
-        raise JobError(f"{self.where}: {ATTEMPTS} commits in a row were overtaken by others; run the same line again")
 
     def _try(self, table: Table, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool) -> None:
         model = model_of(rows)

@@ -17,6 +17,7 @@ from anyecg_ray.config import InputError
 from anyecg_ray.warehouses import model_of, overtaken, same_place
 
 DELIVERED = "_delivered-"
+"""Before the job in the name of what tells its last commit."""
 
 
 class Parquet:
@@ -31,7 +32,7 @@ class Parquet:
 
     def version(self, job: str) -> int:
         """Implements Warehouse."""
-        return int(self._told(f"{DELIVERED}{job}.json").get("version", 0))
+        return int(self._told(_delivered(job)).get("version", 0))
 
     def commit(self, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool) -> None:
         """Implements Warehouse."""
@@ -45,12 +46,12 @@ class Parquet:
             with storage.atomic_output(storage.join(self.where, model, f"part-{job}-{shard}.parquet")) as file:
                 pq.write_table(mine, file, compression="zstd")
         told = {"version": version, "model_version": model}
-        storage.write_atomic(storage.join(self.where, f"{DELIVERED}{job}.json"), json.dumps(told).encode())
+        storage.write_atomic(storage.join(self.where, _delivered(job)), json.dumps(told).encode())
 
     def _check_alone(self, job: str, model: str) -> None:
         for file in storage.files(self.where):
-            mine = file == f"{DELIVERED}{job}.json"
-            if file.startswith(DELIVERED) and not mine and self._told(file).get("model_version") == model:
+            of_another = file.startswith(DELIVERED) and file != _delivered(job)
+            if of_another and self._told(file).get("model_version") == model:
                 raise InputError(
                     f"{self.where}: holds estimates of model version {model} from another back-fill, and files do not "
                     "give way to each other; give another --sink.uri, or iceberg, delta or postgres"
@@ -62,3 +63,7 @@ class Parquet:
         except storage.MissingObject:
             return {}
         return found
+
+
+def _delivered(job: str) -> str:
+    return f"{DELIVERED}{job}.json"
