@@ -8,12 +8,12 @@ A run that finds a shard scored skips it without reading it.
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from anyecg_ray import index_table, index_times, schema, storage, telemetry
 from anyecg_ray.backends import Compute
@@ -82,6 +82,12 @@ class Backfill(Compute):
 
     predict: Predict = Predict()
     """How the pipeline is laid out."""
+
+    @model_validator(mode="after")
+    def _is_usable(self) -> Self:
+        if self.cohort is None and self.window != index_times.Window():
+            raise InputError("setting window: is around the index times of a cohort; give --cohort too")
+        return self
 
 
 def backfill(settings: Backfill, watch: Watch = iter) -> Counter[str]:

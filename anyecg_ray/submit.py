@@ -25,6 +25,8 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from anyecg_ray import cli
 from anyecg_ray.config import InputError, JobError, Settings, fields, load, spelt
+from anyecg_ray.warehouses import Sink
+from anyecg_ray.warehouses.addresses import SECRET
 
 NOT_SENT = ("submit", "keys", "estimate")
 """Verbs that are for the machine where they are typed: a key would stand in the job's log, the record lies here."""
@@ -85,6 +87,7 @@ def parse(arguments: Sequence[str]) -> Command:
         raise InputError(f"{verb} is no verb to submit; `anyecg --help` lists the verbs")
     _refuse_environment(verb)
     found = cli.settings_of(verb, [job, *rest] if job else rest)
+    _refuse_secrets(found, rest)
     return Command(settings, verb, job, _absolute(found, rest))
 
 
@@ -164,6 +167,16 @@ def _refuse_environment(verb: str) -> None:
     for name in os.environ:
         if name.startswith(prefix):
             raise InputError(f"{name} is set here and does not travel to the cluster; unset it and give a flag instead")
+
+
+def _refuse_secrets(settings: Settings, flags: list[str]) -> None:
+    sink = getattr(settings, "sink", Sink())
+    for name in sink.properties:
+        if SECRET.search(name) and any(name in word for word in flags):
+            raise InputError(
+                f"setting sink.properties: {name} on this line would stand in the job's entrypoint, for all to read; "
+                "put it into the environment of the cluster's machines, or into the job file"
+            )
 
 
 def _absolute(settings: Settings, flags: list[str]) -> list[str]:

@@ -203,6 +203,7 @@ def test_more_failures_than_stop_a_job_can_be_tried_again(bundle, tmp_path, on_r
         ({"bundle": "nowhere"}, "nowhere: not a bundle"),
         ({"out": "/proc/out"}, "cannot write to /proc/out"),
         ({"archive": "/nowhere"}, "/nowhere: no such archive"),
+        ({"window.after": "60"}, "setting window: is around the index times of a cohort; give --cohort too"),
     ],
 )
 def test_wrong_locations_are_told_in_one_line(job, change, told, capsys):

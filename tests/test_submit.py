@@ -235,6 +235,10 @@ def text_settings(model, prefix=""):
         ("init --out s3://b/b", "setting address: is missing"),
         ("init --out s3://b/b --address h:8265", "setting address: h:8265"),
         ("init --out s3://b/b --address http://127.0.0.1:1", "no Ray dashboard answers there"),
+        (
+            "backfill --manifest s3://b/m --bundle s3://b/b --out s3://b/o --sink.properties token=abcdefgh",
+            "sink.properties: token on this line would stand in the job's entrypoint",
+        ),
     ],
 )
 def test_bad_usage_is_exit_2_and_one_line(line, told, capsys, monkeypatch):

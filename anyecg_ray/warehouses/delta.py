@@ -35,7 +35,7 @@ class Delta:
         self.name = f"delta-{same_place(self.where)}"
         self.table_sql: str | None = f"delta_scan('{self.where}')"
         self._options = {**_from_environment(), **properties} if not storage.is_local(uri) else dict(properties)
-        if self._table() is None and _has_files(self.where):
+        if self._table() is None and (storage.folders(self.where) or storage.files(self.where)):
             raise InputError(f"{uri}: holds files that are no Delta table; give another --sink.uri")
 
     def version(self, job: str) -> int:
@@ -124,14 +124,6 @@ def _of(rows: pa.Table) -> str:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _has_files(uri: str) -> bool:
-    try:
-        folders, files = storage.list_folder(uri)
-    except storage.MissingObject:
-        return False
-    return bool(folders or files)
 
 
 def _from_environment() -> dict[str, str]:
