@@ -18,7 +18,8 @@ from anyecg_ray import cache, model
 from anyecg_ray.config import InputError, JobError, Settings
 from anyecg_ray.model import Bundle
 from anyecg_ray.net1d import Net1D
-from anyecg_ray.runners import Network, OnOpenVINO, on_cuda, on_torch, openvino_core
+from anyecg_ray.openvino_graph import TRACE, openvino_core
+from anyecg_ray.runners import Network, OnOpenVINO, on_cuda, on_torch
 
 CLOSE, WRONG = 0.003, 0.05
 """Mean difference in probability from PyTorch's float32 up to which `auto` takes bfloat16 (ten times less is usual,
@@ -134,7 +135,9 @@ def _apart(bundle: Bundle, network: Network, choice: Choice) -> float:
     A backend may be wrong on one processor and right on the next: OpenVINO 2026.4 was, in bfloat16, for 4 to 15 leads.
     """
     how = asdict(replace(choice, note=""))
-    return cache.number(["apart", CHECKED, bundle.card.weights_sha256, how], lambda: _measured_apart(bundle, network))
+    return cache.number(
+        ["apart", CHECKED, TRACE, bundle.card.weights_sha256, how], lambda: _measured_apart(bundle, network)
+    )
 
 
 def _measured_apart(bundle: Bundle, network: Network) -> float:

@@ -3,42 +3,23 @@
 Each is a callable from windows, (n, …) float32 in memory, to the network's outputs, (n, …) float32.
 """
 
-import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from anyecg_ray import cache
-from anyecg_ray.net1d import SamePadConv, same_padding
-
-log = logging.getLogger(__name__)
+from anyecg_ray.openvino_graph import Shape, graph, openvino_core
 
 Network = Callable[[np.ndarray], np.ndarray]
-Shape = tuple[int, ...]
 
 CPU_BATCH = 8
 """Windows that one core works on at a time: at 8 the activations of the early stages still fit its cache."""
 
 CUDA_BATCH = 128
 """Half of a piece of the pipeline: the second half is copied while the GPU works on the first."""
-
-
-@lru_cache
-def openvino_core() -> Any:
-    """OpenVINO's run time; None where it is not installed."""
-    try:
-        import openvino
-    except ImportError:
-        return None
-    return openvino.Core()
 
 
 def on_torch(net: nn.Module, half: bool, threads: int) -> Network:
@@ -101,7 +82,7 @@ class OnOpenVINO:
 
     def __init__(self, net: nn.Module, shape: Shape, half: bool, threads: int, name: str) -> None:
         """name: what the graph is kept under; the same name is the same graph."""
-        self._graph = _graph(net, shape, name)
+        self._graph = graph(net, shape, name)
         self._shape = shape
         self._out = tuple(d.get_length() for d in list(self._graph.output(0).get_partial_shape())[1:])
         self._hint = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32"}
@@ -133,72 +114,12 @@ class OnOpenVINO:
         self._full.wait_all()
 
     def _compile(self, batch: int, streams: int) -> Any:
-        graph = self._graph.clone()
-        graph.reshape([batch, *self._shape])
+        fixed = self._graph.clone()
+        fixed.reshape([batch, *self._shape])
         hints = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": self._threads, **self._hint}
-        return openvino_core().compile_model(graph, "CPU", hints)
+        return openvino_core().compile_model(fixed, "CPU", hints)
 
 
 def _keep(request: Any, where: tuple[np.ndarray, slice]) -> None:
     out, batch = where
     out[batch] = request.get_output_tensor(0).data
-
-
-TRACE = 4
-"""Raised when the same network is traced into another graph."""
-
-
-def _graph(net: nn.Module, shape: Shape, name: str) -> Any:
-    """The network as an OpenVINO graph: from the cache, where tracing it took three seconds the first time."""
-    import openvino
-
-    path = cache.place("openvino", [TRACE, name, shape, openvino.__version__], ".xml")
-    if path.is_file() and path.with_suffix(".bin").is_file():
-        return openvino_core().read_model(path)
-    graph = _traced(net, shape)
-    _store(graph, path)
-    return graph
-
-
-class _ByThrees(nn.Module):
-    """The first convolution as a sum over three leads each: OpenVINO's in bfloat16 is wrong for 4 to 15 channels."""
-
-    def __init__(self, whole: SamePadConv) -> None:
-        super().__init__()
-        conv = self.conv = whole.conv
-        self.weights = nn.ParameterList(w.clone() for w in conv.weight.detach().split(3, dim=1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, leads, samples) -> (batch, filters, ceil(samples / stride))."""
-        stride = self.conv.stride[0]
-        x = nn.functional.pad(x, same_padding(x.shape[-1], self.conv.kernel_size[0], stride))
-        parts = zip(x.split(3, dim=1), self.weights, strict=True)
-        out = sum(nn.functional.conv1d(part, weight, stride=stride) for part, weight in parts)
-        return cast(torch.Tensor, out + self.conv.bias[:, None])  # type: ignore[index]
-
-
-def _traced(net: nn.Module, shape: Shape) -> Any:
-    import openvino
-
-    first = getattr(net, "first_conv", None)
-    if first is not None and 3 < shape[0] < 16:
-        net.first_conv = _ByThrees(first)
-    with warnings.catch_warnings():
-        # the length is fixed here, so the padding that depends on it may well be a constant of the trace
-        warnings.simplefilter("ignore", torch.jit._trace.TracerWarning)
-        return openvino.convert_model(net, example_input=torch.zeros(2, *shape), input=[-1, *shape])
-
-
-def _store(graph: Any, path: Path) -> None:
-    """Keep the graph for the next process; two that do so at once both leave a whole one."""
-    import openvino
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / path.name
-            openvino.save_model(graph, made, compress_to_fp16=False)
-            os.replace(made.with_suffix(".bin"), path.with_suffix(".bin"))
-            os.replace(made, path)
-    except OSError as error:
-        log.warning("cannot cache the compiled model in %s (%s); every start traces it again", path.parent, error)

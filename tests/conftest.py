@@ -1,6 +1,7 @@
 """Shared fixtures: where the real ECGs lie, and a Ray that several tests share."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,13 @@ def _no_log_names_a_patient() -> Iterator[None]:
     yield
     sessions = [p for p in Path("/tmp/ray").glob("session_2*") if p.stat().st_mtime >= began]
     assert not (sessions and naming(sessions))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_reaches_our_processes() -> None:
+    """A shell that starts the tests in its background has them, and all that they start, ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from anyecg_ray import backends, runners
+from anyecg_ray import backends, openvino_graph, runners
 from anyecg_ray.backends import Compute, Estimator, choose
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.weights import untrained
@@ -110,7 +110,7 @@ def test_the_graph_is_kept_and_a_cache_that_cannot_be_written_does_no_harm(monke
     monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
     first = Estimator(bundle, Compute(backend="openvino"))
     (kept,) = tmp_path.glob("*.xml")
-    monkeypatch.setattr(runners, "_traced", lambda *_: pytest.fail("traced again"))
+    monkeypatch.setattr(openvino_graph, "_traced", lambda *_: pytest.fail("traced again"))
     x = windows(bundle, 3)
     np.testing.assert_array_equal(Estimator(bundle, Compute(backend="openvino")).logits(x), first.logits(x))
     monkeypatch.undo()

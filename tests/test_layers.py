@@ -45,6 +45,7 @@ ON_TORCH = {
     "model",
     "backends",
     "runners",
+    "openvino_graph",
     "weights",
     "published",
     "losses",
