@@ -83,7 +83,7 @@ class Delivery:
         self.sent: dict[str, int] = self._read_log()
         self._waiting: dict[str, _Shard] = {}
         self._since = time.monotonic()
-        self._running: Future[None] | None = None
+        self._running: Future[float] | None = None
 
     def __enter__(self) -> "Delivery":
         return self
@@ -129,7 +129,9 @@ class Delivery:
 
     def _wait(self, until: float | None) -> None:
         if self._running is not None:
-            self._running.result(None if until is None else max(0.0, until - time.monotonic()))
+            seconds = self._running.result(None if until is None else max(0.0, until - time.monotonic()))
+            telemetry.spent("commit", seconds)  # here and not beside: see telemetry.py
+            self._running = None
 
     def _many(self) -> bool:
         units = sum(_units(shard.rows, self._granularity) for shard in self._waiting.values())
@@ -151,8 +153,7 @@ class Delivery:
         number = self._number + 1
         carried = {name: shard.version for name, shard in shards.items()}
         storage.write_atomic(self._entry(number), json.dumps(carried).encode())
-        with telemetry.stage("commit"):
-            self._warehouse.commit(rows, self._ledger.job["id"], number, list(carried), replace)
+        self._warehouse.commit(rows, self._ledger.job["id"], number, list(carried), replace)
         self._number = number
         self.sent.update(carried)
 
@@ -174,14 +175,15 @@ class Delivery:
         return sent
 
 
-def _beside(action: Callable[[], None]) -> "Future[None]":
-    """The action in a thread that does not keep the process from ending."""
-    future: Future[None] = Future()
+def _beside(action: Callable[[], None]) -> "Future[float]":
+    """The action in a thread that does not keep the process from ending; gives the seconds that it took."""
+    future: Future[float] = Future()
 
     def run() -> None:
+        started = time.perf_counter()
         try:
             action()
-            future.set_result(None)
+            future.set_result(time.perf_counter() - started)
         except BaseException as error:
             future.set_exception(error)
 

@@ -9,7 +9,7 @@ from places import made, place
 from test_publish import SPANS, staging
 from test_warehouses import KEY, published
 
-from anyecg_ray import storage
+from anyecg_ray import storage, telemetry
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.delivery import Delivery
 from anyecg_ray.ending import Terminated
@@ -75,6 +75,17 @@ def test_a_shard_is_committed_once(scored, place):
                 delivery.add(shard, scored.stage(shard))
     assert asked == [(["a", "b"], False), (["c"], False)]
     assert len(place.rows()) == 9
+
+
+def test_a_commits_seconds_are_counted_in_the_thread_that_shuts_ray_down(scored, place, monkeypatch):
+    counted = []
+    monkeypatch.setattr(telemetry, "_add", lambda *told: counted.append((threading.current_thread(), *told[1:])))
+    with scored.delivery(place.open()) as delivery:
+        delivery.add("a", scored.stage("a"))
+    ((thread, seconds, tags),) = counted
+    assert thread is threading.main_thread()
+    assert seconds > 0
+    assert tags == {"stage": "commit"}
 
 
 def test_a_shard_that_waits_and_changes_is_carried_as_it_is_now(scored, place):
