@@ -31,6 +31,9 @@ from anyecg_ray.warehouses.addresses import SECRET
 NOT_SENT = ("submit", "keys", "estimate")
 """Verbs that are for the machine where they are typed: a key would stand in the job's log, the record lies here."""
 
+BEGINNING = 60.0
+"""Seconds for which a cluster that cannot take a job yet is asked again."""
+
 CHATTY = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -116,14 +119,12 @@ def submit(command: Command) -> None:
             shutil.copy(command.job, folder)
         if command.settings.package == "sent":
             environment["py_modules"] = [str(Path(__file__).parent)]
-        try:
-            job = client.submit_job(
-                entrypoint=entrypoint(command),
-                submission_id=command.settings.submission_id,
-                runtime_env=environment,
-            )
-        except RuntimeError as error:
-            raise JobError(f"the cluster did not take the job: {error}") from None
+        job = _taken(
+            client,
+            entrypoint=entrypoint(command),
+            submission_id=command.settings.submission_id,
+            runtime_env=environment,
+        )
     where = f"{job} --address {address}"
     print(f"anyecg: {job} runs {entrypoint(command)}", file=sys.stderr)
     if not command.settings.follow:
@@ -138,6 +139,18 @@ def submit(command: Command) -> None:
         raise KeyboardInterrupt(
             f"the job goes on; to follow it: ray job logs --follow {where}; to stop it: ray job stop {where}"
         ) from None
+
+
+def _taken(client: JobSubmissionClient, **job: Any) -> str:
+    """The id of the job, once the cluster has it. One that has just begun has nobody yet who takes jobs."""
+    until = time.monotonic() + BEGINNING
+    while True:
+        try:
+            return str(client.submit_job(**job))
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > until:
+                raise JobError(f"the cluster did not take the job: {error}") from None
+        time.sleep(1)
 
 
 def entrypoint(command: Command) -> str:

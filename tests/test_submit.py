@@ -15,7 +15,7 @@ from ray.job_submission import JobStatus
 
 from anyecg_ray import cli, config, submit
 from anyecg_ray.cli import main
-from anyecg_ray.config import InputError
+from anyecg_ray.config import InputError, JobError
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +248,22 @@ def test_bad_usage_is_exit_2_and_one_line(line, told, capsys, monkeypatch):
     err = capsys.readouterr().err
     assert told in err
     assert err.count("\n") == 1
+
+
+def test_a_cluster_that_has_just_begun_is_asked_again(monkeypatch):
+    answers = [RuntimeError("No available agent to submit job, please try again later."), "job-1"]
+
+    class Client:
+        def submit_job(self, **_):
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    assert submit._taken(Client(), entrypoint="true") == "job-1"
+    answers.append(RuntimeError("no space"))
+    with pytest.raises(JobError, match="did not take the job: no space"):
+        submit._taken(Client(), entrypoint="true")
 
 
 def test_a_setting_in_the_environment_is_refused_because_it_does_not_travel(monkeypatch):
