@@ -116,7 +116,10 @@ class OnOpenVINO:
     def _compile(self, batch: int, streams: int) -> Any:
         fixed = self._graph.clone()
         fixed.reshape([batch, *self._shape])
-        hints = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": self._threads, **self._hint}
+        # unpinned: each process would pin its threads to the first cores, all copies of one machine to the same ones
+        hints = {
+            "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": self._threads, "ENABLE_CPU_PINNING": False, **self._hint
+        }  # fmt: skip
         return openvino_core().compile_model(fixed, "CPU", hints)
 
 

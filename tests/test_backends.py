@@ -1,5 +1,10 @@
 """Every backend gives the network's own numbers, whatever the batch, and one that does not is not believed."""
 
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +108,21 @@ def test_without_openvino(monkeypatch):
     assert "pip install" in choose(Compute()).note
     with pytest.raises(InputError, match="not installed"):
         choose(Compute(backend="openvino"))
+
+
+@pytest.mark.skipif(backends.cores() == 1, reason="there is one core")
+def test_no_thread_is_bound_to_a_core_that_another_copy_may_want():
+    """OpenVINO pins threads to the machine's first cores: two copies of one thread each took half of what they can."""
+    bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 7)
+    estimator, x, bound = Estimator(bundle, Compute(backend="openvino", threads=1)), windows(bundle, 800), 0
+    estimator.logits(x[:8])  # compiled
+    busy = threading.Thread(target=estimator.logits, args=(x,))
+    busy.start()
+    while busy.is_alive():
+        tasks = [int(task.name) for task in Path("/proc/self/task").iterdir()]
+        with suppress(ProcessLookupError):  # ended meanwhile
+            bound += sum(len(os.sched_getaffinity(task)) < backends.cores() for task in tasks)
+    assert bound == 0
 
 
 def test_the_graph_is_kept_and_a_cache_that_cannot_be_written_does_no_harm(monkeypatch, tmp_path):
