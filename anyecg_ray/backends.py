@@ -5,7 +5,6 @@ arrays; bfloat16 is the default where the processor multiplies it natively (AMX,
 to three times as fast, and where it moves this very model's probabilities by no more than rounding.
 """
 
-import os
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -19,7 +18,7 @@ from anyecg_ray.config import InputError, JobError, Settings
 from anyecg_ray.model import Bundle
 from anyecg_ray.net1d import Net1D
 from anyecg_ray.openvino_graph import TRACE, openvino_core
-from anyecg_ray.runners import Network, OnOpenVINO, on_cuda, on_torch
+from anyecg_ray.runners import Network, OnOpenVINO, cores, on_cuda, on_torch
 
 CLOSE, WRONG = 0.003, 0.05
 """Mean difference in probability from PyTorch's float32 up to which `auto` takes bfloat16 (ten times less is usual,
@@ -85,11 +84,6 @@ def choose(compute: Compute) -> Choice:
     threads = compute.threads or cores()
     compiled = compute.compiled and device == "cuda"
     return Choice("openvino" if found else "torch", device, precision, threads, "; ".join(notes), compiled)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _bfloat16_is_native() -> bool:

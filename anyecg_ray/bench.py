@@ -30,7 +30,7 @@ from anyecg_ray import (
     published,
     storage,
 )
-from anyecg_ray.backends import Compute, Estimator, cores
+from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.backfill import backfill
 from anyecg_ray.bench_backfill import Marks
 from anyecg_ray.bench_setup import Setup, decoded
@@ -38,6 +38,7 @@ from anyecg_ray.config import InputError, Location
 from anyecg_ray.filters import without_median, zero_phase
 from anyecg_ray.predict import Predict, Source, fetch
 from anyecg_ray.preprocess import preprocess
+from anyecg_ray.runners import cores
 from anyecg_ray.sampling import Sampled, sampled
 from anyecg_ray.warehouses import Kind
 

@@ -3,6 +3,7 @@
 Each is a callable from windows, (n, …) float32 in memory, to the network's outputs, (n, …) float32.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,6 +21,11 @@ CPU_BATCH = 8
 
 CUDA_BATCH = 128
 """Half of a piece of the pipeline: the second half is copied while the GPU works on the first."""
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def on_torch(net: nn.Module, half: bool, threads: int) -> Network:
@@ -116,9 +122,10 @@ class OnOpenVINO:
     def _compile(self, batch: int, streams: int) -> Any:
         fixed = self._graph.clone()
         fixed.reshape([batch, *self._shape])
-        # unpinned: each process would pin its threads to the first cores, all copies of one machine to the same ones
         hints = {
-            "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": self._threads, "ENABLE_CPU_PINNING": False, **self._hint
+            "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": self._threads,
+            # each process pins its threads to the first cores: copies beside each other would all have the same ones
+            "ENABLE_CPU_PINNING": self._threads >= cores(), **self._hint,
         }  # fmt: skip
         return openvino_core().compile_model(fixed, "CPU", hints)
 
