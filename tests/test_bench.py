@@ -56,6 +56,7 @@ def test_score_writes_the_figures_that_others_read(bundle, data, tmp_path):
     assert 0 < told["driver_peak_mb"] < told["all_peak_mb"]
 
 
+@pytest.mark.slow
 def test_what_exactly_once_costs(bundle, data, tmp_path):
     archive = str(data / "cinc2021" / "training" / "georgia")
     out = tmp_path / "bench.json"

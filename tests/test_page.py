@@ -163,6 +163,7 @@ def test_a_key_is_asked_for_and_kept_nowhere(browser):
         expect(field).to_be_visible()
 
 
+@pytest.mark.slow
 def test_what_anyecg_serve_serves_is_this_page(browser, tmp_path):
     url = f"http://127.0.0.1:{(port := free_port())}"
     line = [sys.executable, "-m", "anyecg_ray", "serve", "--bundle", bundle(tmp_path), "--no-auth", "--port", str(port)]

@@ -108,9 +108,8 @@ def killed_and_finished(kind, kills, job, undisturbed, tmp_path, request):
     same(check(place), undisturbed)
 
 
-@pytest.mark.parametrize("kind", ["parquet", "postgres"])  # the others in the slow test
-def test_killed_and_finished(kind, job, undisturbed, tmp_path, request):
-    killed_and_finished(kind, 1, job, undisturbed, tmp_path, request)
+def test_killed_and_finished(job, undisturbed, tmp_path, request):
+    killed_and_finished("parquet", 1, job, undisturbed, tmp_path, request)
 
 
 @pytest.mark.slow
