@@ -99,11 +99,13 @@ def test_the_same_command_has_nothing_left_to_learn(trained, store, capsys):
     assert time.monotonic() - started < 120
 
 
+@pytest.mark.slow
 def test_two_workers_agree_with_one(trained, store, tmp_path, on_ray):
     bundle = train(settings(store, tmp_path, workers=2, cpus_per_worker=0.5))
     assert scores(bundle, store)[0] == pytest.approx(scores(trained[0], store)[0], abs=0.08)
 
 
+@pytest.mark.slow
 def test_a_probe_leaves_the_body_as_it_was(trained, store, tmp_path, on_ray):
     start, out = trained
     probed = train(settings(store, tmp_path, init=str(out), train="head", learning=Learning(epochs=1)))
