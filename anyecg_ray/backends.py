@@ -15,10 +15,11 @@ from torch import nn
 
 from anyecg_ray import cache, model
 from anyecg_ray.config import InputError, JobError, Settings
+from anyecg_ray.machine import cores
 from anyecg_ray.model import Bundle
 from anyecg_ray.net1d import Net1D
 from anyecg_ray.openvino_graph import TRACE, openvino_core
-from anyecg_ray.runners import Network, OnOpenVINO, cores, on_cuda, on_torch
+from anyecg_ray.runners import Network, OnOpenVINO, on_cuda, on_torch
 
 CLOSE, WRONG = 0.003, 0.05
 """Mean difference in probability from PyTorch's float32 up to which `auto` takes bfloat16 (ten times less is usual,

@@ -4,7 +4,6 @@ They are fitted on the training split and nowhere else: imputation and scaling a
 `predict` reads no label. A column of labels among the inputs is refused.
 """
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from anyecg_ray import intervals
 from anyecg_ray.config import InputError, Settings
+from anyecg_ray.machine import cores
 
 NAMES = {
     "prevalence": "how common it is",
@@ -89,7 +89,7 @@ def fit(train: Rows, values: Sequence[bool], settings: Baselines, columns: Seque
 
     targets = [_Target(train.labels[:, k], value, train.patient, weight) for k, value in enumerate(values)]
     # a thread per indicator rather than several per fit: small fits spend their time waiting for each other
-    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
         warnings.simplefilter("ignore")  # a regression that stops at max_iter is good enough for a baseline
         found = list(pool.map(lambda target: _fit_all(target, x, settings.min_patients), targets))
     models = {name: [fitted[name] for _, fitted in found] for name in x}

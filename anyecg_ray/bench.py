@@ -36,9 +36,9 @@ from anyecg_ray.bench_backfill import Marks
 from anyecg_ray.bench_setup import Setup, decoded
 from anyecg_ray.config import InputError, Location
 from anyecg_ray.filters import without_median, zero_phase
+from anyecg_ray.machine import cores
 from anyecg_ray.predict import Predict, Source, fetch
 from anyecg_ray.preprocess import preprocess
-from anyecg_ray.runners import cores
 from anyecg_ray.sampling import Sampled, sampled
 from anyecg_ray.warehouses import Kind
 

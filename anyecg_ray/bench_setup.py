@@ -63,14 +63,10 @@ class Setup:
         x = np.concatenate([preprocess(record, self.source.recipe).x for record in map(decoded, self.fetched())])
         return np.resize(x, (n, *x.shape[1:]))
 
-    def times(self) -> int:
-        """How often the records must be repeated to give the windows that are asked for."""
-        seconds = float(np.nansum(self.rows.column("n_samples").to_numpy() / self.rows.column("fs").to_numpy()))
-        return max(1, round(10 * self.settings.windows / seconds))
-
     def spans(self) -> int:
-        """How many spans the repeated records are."""
-        return self.times() * len(self.rows)
+        """How many spans the records are, repeated until they give the windows that are asked for."""
+        seconds = float(np.nansum(self.rows.column("n_samples").to_numpy() / self.rows.column("fs").to_numpy()))
+        return max(1, round(10 * self.settings.windows / seconds)) * len(self.rows)
 
     def job(self, spans: int, out: str) -> Backfill:
         """A back-fill of so many spans into a folder of this run."""

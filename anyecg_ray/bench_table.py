@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from anyecg_ray import __version__
-from anyecg_ray.runners import cores
+from anyecg_ray.machine import cores
 
 
 def machine() -> dict[str, Any]:

@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from anyecg_ray import metrics
 from anyecg_ray.bootstrap import auroc_draws, interval, mean_draws
+from anyecg_ray.machine import cores
 from anyecg_ray.model import IndicatorCard
 from anyecg_ray.predictions import Predictions
-from anyecg_ray.runners import cores
 
 LEVELS = ("window", "encounter")
 RIVALS = ("prevalence", "age_sex", "features", "compare", "first_window")

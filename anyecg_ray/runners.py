@@ -3,7 +3,6 @@
 Each is a callable from windows, (n, …) float32 in memory, to the network's outputs, (n, …) float32.
 """
 
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from anyecg_ray.machine import cores
 from anyecg_ray.openvino_graph import Shape, graph, openvino_core
 
 Network = Callable[[np.ndarray], np.ndarray]
@@ -21,11 +21,6 @@ CPU_BATCH = 8
 
 CUDA_BATCH = 128
 """Half of a piece of the pipeline: the second half is copied while the GPU works on the first."""
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def on_torch(net: nn.Module, half: bool, threads: int) -> Network:

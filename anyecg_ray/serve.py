@@ -25,9 +25,9 @@ from anyecg_ray.forms import Intake
 from anyecg_ray.guard import Guard, write_log
 from anyecg_ray.keys import Gate, from_environment
 from anyecg_ray.limits import Admission, Limits
+from anyecg_ray.machine import cores
 from anyecg_ray.model import Card, load_card
 from anyecg_ray.replicas import Model, Tally
-from anyecg_ray.runners import cores
 
 APP = "anyecg"
 

@@ -14,7 +14,6 @@ whatever the number of encounters, but its part in the splits is not.
 import csv
 import io
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -27,6 +26,7 @@ from anyecg_ray import storage
 from anyecg_ray.artefacts import disturb
 from anyecg_ray.beats import beats, breathing, draw, fibrillation, with_ectopics
 from anyecg_ray.config import InputError, Location, Settings
+from anyecg_ray.machine import cores
 from anyecg_ray.physiology import affected, heart_rate
 from anyecg_ray.progress import Progress
 from anyecg_ray.synthetic_tables import LABS, SUMMARY, VISITS, lab_rows
@@ -111,7 +111,7 @@ def write_archive(
     _refuse_another(out, tables["visits.csv"])
     for name, text in tables.items():
         storage.write_atomic(storage.join(out, name), text.encode())
-    for done in _written(out, planned, seed, workers or os.cpu_count() or 1):
+    for done in _written(out, planned, seed, workers or cores()):
         if progress:
             progress(done, encounters)
     segments = [s for v in planned for s in v.segments if v.files == "all"]

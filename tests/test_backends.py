@@ -12,6 +12,7 @@ import torch
 from anyecg_ray import backends, openvino_graph, runners
 from anyecg_ray.backends import Compute, Estimator, choose
 from anyecg_ray.config import InputError, JobError
+from anyecg_ray.machine import cores
 from anyecg_ray.weights import untrained
 
 openvino = pytest.importorskip("openvino")
@@ -110,7 +111,7 @@ def test_without_openvino(monkeypatch):
         choose(Compute(backend="openvino"))
 
 
-@pytest.mark.skipif(runners.cores() == 1, reason="there is one core")
+@pytest.mark.skipif(cores() == 1, reason="there is one core")
 def test_no_thread_is_bound_to_a_core_that_another_copy_may_want():
     """OpenVINO pins threads to the machine's first cores: two copies of one thread each took half of what they can."""
     bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 7)
@@ -121,7 +122,7 @@ def test_no_thread_is_bound_to_a_core_that_another_copy_may_want():
     while busy.is_alive():
         tasks = [int(task.name) for task in Path("/proc/self/task").iterdir()]
         with suppress(ProcessLookupError):  # ended meanwhile
-            bound += sum(len(os.sched_getaffinity(task)) < runners.cores() for task in tasks)
+            bound += sum(len(os.sched_getaffinity(task)) < cores() for task in tasks)
     assert bound == 0
 
 

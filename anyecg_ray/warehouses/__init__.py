@@ -17,6 +17,9 @@ from anyecg_ray.warehouses import addresses, latest
 
 Kind = Literal["parquet", "iceberg", "postgres", "delta"]
 
+ATTEMPTS = 10
+"""Of a commit that other writers of the table overtake."""
+
 
 class Sink(Settings):
     """Which warehouse, and where."""
@@ -144,10 +147,6 @@ def model_of(rows: pa.Table) -> str:
     """The model version that all rows have."""
     version: str = rows.column("model_version")[0].as_py()
     return version
-
-
-ATTEMPTS = 10
-"""Of a commit that other writers of the table overtake."""
 
 
 def attempts(where: str) -> Iterator[int]:
