@@ -1,8 +1,8 @@
 """Run a bundle's network as fast as the machine can: OpenVINO on a CPU, CUDA on a GPU, else plain PyTorch.
 
 How each library is run is in runners.py; here is which one, and in which precision. float32 is held to the golden
-arrays; bfloat16 is the default where the processor multiplies it natively (AMX, AVX-512 BF16, CUDA), because it is two
-to three times as fast, and where it moves this very model's probabilities by no more than rounding.
+arrays; the default is the fastest that the processor multiplies natively (bfloat16: AMX, AVX-512 BF16, CUDA; int8:
+AVX-512 VNNI) and that moves this very model's probabilities by no more than rounding.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -19,11 +19,15 @@ from anyecg_ray.machine import cores
 from anyecg_ray.model import Bundle
 from anyecg_ray.net1d import Net1D
 from anyecg_ray.openvino_graph import TRACE, openvino_core
+from anyecg_ray.pulses import pulses
 from anyecg_ray.runners import Network, OnOpenVINO, on_cuda, on_torch
 
 CLOSE, WRONG = 0.003, 0.05
-"""Mean difference in probability from PyTorch's float32 up to which `auto` takes bfloat16 (ten times less is usual,
-random weights of twenty layers come near it), and from which a backend is wrong rather than rounded."""
+"""Mean difference in probability from PyTorch's float32 up to which bfloat16 and int8 are taken (a tenth of it is
+usual, random weights of twelve leads pass it), and from which a backend is wrong rather than rounded."""
+
+CHECKED, SEED = 16, 0
+"""Windows on which the difference is measured."""
 
 EARLY = 3
 """Stages that run in bfloat16 where it is asked for and the whole network does not bear it. With these twelve-lead
@@ -36,8 +40,9 @@ class Compute(Settings):
     backend: Literal["auto", "openvino", "torch"] = "auto"
     """auto: CUDA through torch where there is a GPU, else OpenVINO where it is installed, else torch."""
 
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 where the processor multiplies it natively and the model bears it, else float32."""
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """auto: the fastest that the processor multiplies natively and the model bears, of int8 (OpenVINO only), bfloat16
+    and float32."""
 
     threads: int = Field(0, ge=0, le=1024)
     """Cores for one model. 0: all of this machine."""
@@ -46,13 +51,16 @@ class Compute(Settings):
     """On a GPU: through torch.compile, which takes a minute before the first window. On CPUs it gained nothing."""
 
 
+Precision = Literal["float32", "bfloat16", "int8"]
+
+
 @dataclass(frozen=True)
 class Choice:
     """What `auto` came to on this machine."""
 
     backend: Literal["openvino", "torch"]
     device: Literal["cpu", "cuda"]
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     threads: int
     note: str
     """Why it is not the fastest, where it is not."""
@@ -72,13 +80,13 @@ def choose(compute: Compute) -> Choice:
     found = device == "cpu" and compute.backend != "torch" and openvino_core() is not None
     if compute.backend == "openvino" and not found:
         raise InputError("setting backend: openvino is not installed; pip install 'anyecg_ray[cpu]', or use torch")
-    native = device == "cuda" or _bfloat16_is_native()
-    precision: Literal["float32", "bfloat16"]
-    precision = ("bfloat16" if native else "float32") if compute.precision == "auto" else compute.precision
+    if compute.precision == "int8" and not found:
+        raise InputError("setting precision: int8 is computed by OpenVINO on a CPU alone; use auto or bfloat16")
+    precision = _fastest(device, found) if compute.precision == "auto" else compute.precision
     notes = []
     if device == "cpu" and not found and compute.backend == "auto":
         notes.append("OpenVINO is not installed (pip install 'anyecg_ray[cpu]'): PyTorch is about half as fast")
-    if compute.precision == "auto" and not native:
+    if compute.precision == "auto" and precision == "float32":
         notes.append("this processor does not multiply bfloat16: float32")
     if compute.compiled and device == "cpu":
         notes.append("nothing is compiled for a CPU")
@@ -87,8 +95,19 @@ def choose(compute: Compute) -> Choice:
     return Choice("openvino" if found else "torch", device, precision, threads, "; ".join(notes), compiled)
 
 
+def _fastest(device: str, openvino: bool) -> Precision:
+    """What is tried first. With AMX bfloat16 is as fast as it gets: int8 was slower there."""
+    if device == "cpu" and openvino and _int8_is_native() and not torch.cpu._is_amx_tile_supported():
+        return "int8"
+    return "bfloat16" if device == "cuda" or _bfloat16_is_native() else "float32"
+
+
 def _bfloat16_is_native() -> bool:
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def _int8_is_native() -> bool:
+    return bool(torch.cpu._is_vnni_supported())
 
 
 class Estimator:
@@ -100,11 +119,10 @@ class Estimator:
         self.choice = choose(compute)
         self._network = _network(bundle, self.choice)
         apart = _apart(bundle, self._network, self.choice)
-        if CLOSE < apart < WRONG and self.choice.precision == "bfloat16":
-            self.choice = _closer(self.choice, apart, asked=compute.precision == "bfloat16")
-            self._network = _network(bundle, self.choice)
+        while not apart <= CLOSE and (closer := _closer(self.choice, apart, compute)):
+            self.choice, self._network = closer, _network(bundle, closer)
             apart = _apart(bundle, self._network, self.choice)
-        if apart > WRONG:
+        if not apart <= WRONG:  # not a number, too
             raise JobError(
                 f"{self.choice.backend} in {self.choice.precision} computes this model wrongly on this machine "
                 f"(probabilities are {apart:.2f} off); choose another --backend or --precision"
@@ -131,13 +149,13 @@ def _apart(bundle: Bundle, network: Network, choice: Choice) -> float:
     """
     how = asdict(replace(choice, note=""))
     return cache.number(
-        ["apart", CHECKED, TRACE, bundle.card.weights_sha256, how], lambda: _measured_apart(bundle, network)
+        ["apart", CHECKED, SEED, TRACE, bundle.card.weights_sha256, how], lambda: _measured_apart(bundle, network)
     )
 
 
 def _measured_apart(bundle: Bundle, network: Network) -> float:
-    """On windows that look like ECGs."""
-    windows = _pulses(CHECKED, len(bundle.recipe.leads), bundle.recipe.samples)
+    """On windows that look like ECGs, others than int8 learns its ranges from."""
+    windows = pulses(CHECKED, len(bundle.recipe.leads), bundle.recipe.samples, SEED)
     with torch.inference_mode():
         right = model.calibrated(bundle.network()(torch.from_numpy(windows)).numpy(), None)
     return float(np.mean(np.abs(model.calibrated(network(windows), None) - right)))
@@ -146,24 +164,19 @@ def _measured_apart(bundle: Bundle, network: Network) -> float:
 CHECKED = 16
 
 
-def _pulses(n: int, leads: int, samples: int) -> np.ndarray:
-    """Normalised windows of bell-shaped waves at a heart's rhythm and random heights, (n, leads, samples) float32."""
-    rng = np.random.default_rng(0)
-    phase = np.linspace(0, 10, samples, endpoint=False) * rng.uniform(0.8, 2, (n, 1)) % 1
-    x = rng.normal(0, 0.02, (n, leads, samples))
-    for height, at, width in ((0.12, 0.18, 0.025), (-0.1, 0.285, 0.01), (1, 0.31, 0.011), (0.3, 0.55, 0.04)):
-        x += height * rng.normal(1, 0.5, (n, leads, 1)) * np.exp(-(((phase - at) / width) ** 2) / 2)[:, None]
-    x -= x.mean(axis=(1, 2), keepdims=True)
-    out: np.ndarray = x / x.std(axis=(1, 2), keepdims=True)
-    return out.astype(np.float32)
+def _closer(choice: Choice, apart: float, compute: Compute) -> Choice | None:
+    """What to run where int8 or bfloat16 is too coarse; None where nothing is closer, or where it is wrong.
 
-
-def _closer(choice: Choice, apart: float, asked: bool) -> Choice:
-    """What to run where bfloat16 is too coarse: float32, or bfloat16 in the early stages where it was asked for."""
-    why = f"bfloat16 throughout moves this model's probabilities by {apart:.4f} on average"
-    if asked:
+    Of int8 bfloat16, of bfloat16 float32, or the early stages alone where bfloat16 was asked for.
+    """
+    why = f"{choice.precision} throughout moves this model's probabilities by {apart:.4f} on average"
+    if choice.precision == "int8":
+        return replace(choice, precision="bfloat16" if _bfloat16_is_native() else "float32", note=why)
+    if choice.precision == "float32" or choice.stages is not None or apart >= WRONG:
+        return None
+    if compute.precision == "bfloat16":
         return replace(choice, stages=EARLY, note=f"in the first {EARLY} stages: {why}")
-    return replace(choice, precision="float32", note=why)
+    return replace(choice, precision="float32", note="; ".join(filter(None, (choice.note, why))))
 
 
 def _network(bundle: Bundle, choice: Choice) -> Network:
@@ -180,6 +193,8 @@ def _network(bundle: Bundle, choice: Choice) -> Network:
 
 def _runner(net: nn.Module, shape: tuple[int, ...], choice: Choice, name: str) -> Network:
     half = choice.precision == "bfloat16"
+    if choice.precision == "int8":
+        return OnOpenVINO(net, shape, _bfloat16_is_native(), choice.threads, name, integers=True)
     if choice.backend == "openvino":
         return OnOpenVINO(net, shape, half, choice.threads, name)
     if choice.device == "cuda":

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,7 +30,7 @@ from anyecg_ray import (
     published,
     storage,
 )
-from anyecg_ray.backends import Compute, Estimator
+from anyecg_ray.backends import Compute, Estimator, Precision
 from anyecg_ray.backfill import backfill
 from anyecg_ray.bench_backfill import Marks
 from anyecg_ray.bench_setup import Setup, decoded
@@ -135,9 +135,9 @@ def _rate(work: Callable[[], int]) -> float:
     return done / (time.perf_counter() - started)
 
 
-def _model(setup: Setup) -> dict[str, Any]:
+def _model(setup: Setup, compute: Compute | None = None) -> dict[str, Any]:
     started = time.perf_counter()
-    estimator = Estimator(setup.bundle, setup.settings)
+    estimator = Estimator(setup.bundle, compute or setup.settings)
     start_s = time.perf_counter() - started
     x = setup.windows()
 
@@ -147,6 +147,15 @@ def _model(setup: Setup) -> dict[str, Any]:
         return len(x)
 
     return {"model_windows_per_s": _rate(some), "model_start_s": start_s, "computed_by": str(estimator.choice)}
+
+
+def _model_each_way(setup: Setup) -> dict[str, Any]:
+    """The model alone as it is asked for, and in each precision that this backend has."""
+    figures = _model(setup)
+    for precision in get_args(Precision):
+        if precision != "int8" or figures["computed_by"].startswith("openvino"):
+            figures[precision] = _model(setup, setup.settings.model_copy(update={"precision": precision}))
+    return figures
 
 
 def _preprocess(setup: Setup) -> dict[str, Any]:
@@ -321,7 +330,7 @@ def _strips(setup: Setup) -> Any:
 _GROW: dict[str, Callable[[Setup, int], dict[str, Any]]] = {"spans": _end_to_end, "workers": _on_workers}
 
 _MEASURES = {
-    "model": _model,
+    "model": _model_each_way,
     "preprocess": _preprocess,
     "read": _read_both,
     "score": _score,

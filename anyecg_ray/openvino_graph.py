@@ -18,7 +18,9 @@ import torch
 from torch import nn
 
 from anyecg_ray import cache
+from anyecg_ray.int8 import in_int8
 from anyecg_ray.net1d import SamePadConv, same_padding
+from anyecg_ray.pulses import pulses
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +40,22 @@ def openvino_core() -> Any:
     return openvino.Core()
 
 
-def graph(net: nn.Module, shape: Shape, name: str) -> Any:
-    """The network as an OpenVINO graph: from the cache, where tracing it took three seconds the first time."""
+LEARNT, SEED = 64, 1
+"""Windows from which int8 learns its ranges."""
+
+
+def graph(net: nn.Module, shape: Shape, name: str, integers: bool = False) -> Any:
+    """The network as an OpenVINO graph: from the cache, where tracing it took three seconds the first time.
+
+    integers: its convolutions in int8.
+    """
     import openvino
 
-    path = cache.place("openvino", [TRACE, name, shape, openvino.__version__], ".xml")
+    ranges = [LEARNT, SEED] if integers else []
+    path = cache.place("openvino", [TRACE, name, shape, openvino.__version__, *ranges], ".xml")
     if path.is_file() and path.with_suffix(".bin").is_file():
         return openvino_core().read_model(path)
-    made = _traced(net, shape)
+    made = _traced(in_int8(net, pulses(LEARNT, shape[0], shape[1], SEED)) if integers else net, shape)
     _store(made, path)
     return made
 

@@ -81,9 +81,14 @@ class OnOpenVINO:
     busy, runs on a second graph of any batch size with all threads, made when it is first needed.
     """
 
-    def __init__(self, net: nn.Module, shape: Shape, half: bool, threads: int, name: str) -> None:
-        """name: what the graph is kept under; the same name is the same graph."""
-        self._graph = graph(net, shape, name)
+    def __init__(
+        self, net: nn.Module, shape: Shape, half: bool, threads: int, name: str, integers: bool = False
+    ) -> None:
+        """half: bfloat16. name: what the graph is kept under; the same name is the same graph.
+
+        integers: the convolutions in int8, and the rest in bfloat16 or float32.
+        """
+        self._graph = graph(net, shape, name, integers)
         self._shape = shape
         self._out = tuple(d.get_length() for d in list(self._graph.output(0).get_partial_shape())[1:])
         self._hint = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32"}

@@ -1,6 +1,6 @@
 """Speed never changes a number: every backend and precision ranks real patients as PyTorch's float32 does.
 
-ECGFounder's full-size single-lead network, trained for two epochs on real, labelled ECGs (PTB-XL), then run each
+ECGFounder's full-size single-lead network, trained for six epochs on real, labelled ECGs (PTB-XL), then run each
 way over the same windows. What is compared is how the ways rank them; how good the model is, is not asked here, so
 training patients are among them. `pytest -m slow -s tests/test_auroc.py` prints the figures.
 """
@@ -9,20 +9,23 @@ import numpy as np
 import pytest
 
 from anyecg_ray import metrics, model, predictions
-from anyecg_ray.backends import Compute, Estimator
+from anyecg_ray.backends import CLOSE, Compute, Estimator
 from anyecg_ray.cli import main
 
 openvino = pytest.importorskip("openvino")
 
-TASKS = ["dx_norm", "dx_mi", "sex_male"]
-WAYS = [(backend, precision) for backend in ("torch", "openvino") for precision in ("float32", "bfloat16")]
+TASKS = ["dx_norm", "dx_mi", "dx_sttc"]
+WAYS = [
+    ("torch", "float32"), ("torch", "bfloat16"),
+    ("openvino", "float32"), ("openvino", "bfloat16"), ("openvino", "int8"),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("auroc")
     tasks = [flag for task in TASKS for flag in ("--indicators", task)]
-    learning = "--learning.batch 16 --learning.lr 0.001 --learning.epochs 2 --learning.patience 2"
+    learning = "--learning.batch 16 --learning.lr 0.001 --learning.epochs 6 --learning.patience 6"
     for line in (
         f"manifest --archive {data}/ptbxl-500 --dataset ptb-xl --out {folder}/manifest.parquet",
         f"prepare --manifest {folder}/manifest.parquet --out {folder}/segments {' '.join(tasks)}",
@@ -38,6 +41,9 @@ def test_every_way_ranks_real_patients_alike(trained):
     bundle = model.load(str(trained / "bundle"))
     assert [i.key for i in bundle.card.indicators] == TASKS
     ways = {f"{b} {p}": Estimator(bundle, Compute(backend=b, precision=p)) for b, p in WAYS}
+    assert [(e.choice.backend, e.choice.precision, e.choice.stages) for e in ways.values()] == [
+        (*w, None) for w in WAYS
+    ]
     found = [
         predictions.score(
             predictions.batches(str(trained / "segments"), split, 64, bundle.card.indicators, 1),
@@ -53,11 +59,11 @@ def test_every_way_ranks_real_patients_alike(trained):
         positive = labels[known, i] == 1
         right = metrics.auroc(reference[known, i], positive)
         print(f"\n{task}: {positive.sum()} of {known.sum()}, AUROC {right:.4f}")
-        assert right > 0.6
-        for way, estimator in ways.items():
+        assert right > 0.7
+        for way in ways:
             p = estimates[way][known, i]
             apart = np.abs(p - reference[known, i])
             off = metrics.auroc(p, positive) - right
             print(f"  {way}: {off:+.5f}, probabilities {apart.max():.5f} off at most, {apart.mean():.5f} on average")
-            print(f"    {estimator.choice}")
             assert abs(off) < 0.002
+            assert apart.mean() <= CLOSE

@@ -33,11 +33,17 @@ def expected(bundle, x):
         return bundle.network()(torch.from_numpy(x)).numpy()
 
 
-@pytest.mark.parametrize("backend", ["torch", "openvino"])
-@pytest.mark.parametrize(("precision", "within"), [("float32", 1e-5), ("bfloat16", 0.05)])
+@pytest.mark.parametrize(
+    ("backend", "precision", "within"),
+    [
+        ("torch", "float32", 1e-5), ("torch", "bfloat16", 0.05),
+        ("openvino", "float32", 1e-5), ("openvino", "bfloat16", 0.05), ("openvino", "int8", 0.05),
+    ],
+)  # fmt: skip
 def test_logits_are_the_networks(bundle, backend, precision, within):
-    if precision == "bfloat16" and not backends._bfloat16_is_native():
-        pytest.skip("this processor does not multiply bfloat16")
+    native = {"float32": True, "bfloat16": backends._bfloat16_is_native(), "int8": backends._int8_is_native()}
+    if not native[precision]:
+        pytest.skip(f"this processor does not multiply {precision}")
     x = windows(bundle, 21)
     estimator = Estimator(bundle, Compute(backend=backend, precision=precision))
     assert (estimator.choice.backend, estimator.choice.precision) == (backend, precision)
@@ -61,25 +67,56 @@ def test_estimates_are_decoded_logits():
     np.testing.assert_allclose(estimator.estimate(x), 1 / (1 + np.exp(-estimator.logits(x))), atol=1e-6)
 
 
-def wrong_in(precision, by):
-    """_network that adds `by` to the logits in one precision: a backend with a fault."""
+def wrong_in(by, *precisions):
+    """_network that adds `by` to the logits in some precisions: a backend with a fault."""
     right = backends._network
 
     def made(bundle, choice):
         run = right(bundle, choice)
-        return (lambda x: run(x) + by) if choice.precision == precision else run
+        return (lambda x: run(x) + by) if choice.precision in precisions else run
 
     return made
 
 
-def test_bfloat16_that_is_too_coarse_is_left_where_nobody_asked_for_it(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("coarse", "taken"),
+    [((), "int8"), (("int8",), "bfloat16"), (("bfloat16",), "int8"), (("int8", "bfloat16"), "float32")],
+)
+def test_what_is_too_coarse_is_left_where_nobody_asked_for_it(monkeypatch, tmp_path, coarse, taken):
     monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
     bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
-    monkeypatch.setattr(backends, "_network", wrong_in("bfloat16", 0.05))
-    monkeypatch.setattr(backends, "_bfloat16_is_native", lambda: True)
+    monkeypatch.setattr(backends, "_network", wrong_in(0.05, *coarse))
+    for native in ("_bfloat16_is_native", "_int8_is_native"):
+        monkeypatch.setattr(backends, native, lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     estimator = Estimator(bundle, Compute())
-    assert estimator.choice.precision == "float32"
-    assert "bfloat16 throughout moves" in str(estimator.choice)
+    assert estimator.choice.precision == taken
+    for left in {"int8", "bfloat16", "float32"} - {taken} if taken == "float32" else {"int8"} - {taken}:
+        assert (f"{left} throughout moves" in str(estimator.choice)) == (left in coarse)
+
+
+@pytest.mark.parametrize(
+    ("int8", "bfloat16", "amx", "fastest"),
+    [
+        (True, True, False, "int8"), (True, False, False, "int8"), (True, True, True, "bfloat16"),
+        (False, True, False, "bfloat16"), (False, False, False, "float32"),
+    ],
+)  # fmt: skip
+def test_the_fastest_that_the_processor_multiplies(monkeypatch, int8, bfloat16, amx, fastest):
+    monkeypatch.setattr(backends, "_int8_is_native", lambda: int8)
+    monkeypatch.setattr(backends, "_bfloat16_is_native", lambda: bfloat16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert choose(Compute()).precision == fastest
+    assert ("does not multiply" in choose(Compute()).note) == (fastest == "float32")
+    assert choose(Compute(backend="torch")).precision == ("bfloat16" if bfloat16 else "float32")
+
+
+def test_what_is_no_number_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
+    bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
+    monkeypatch.setattr(backends, "_network", wrong_in(float("nan"), "int8", "bfloat16", "float32"))
+    with pytest.raises(JobError, match="nan off"):
+        Estimator(bundle, Compute())
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
@@ -98,7 +135,7 @@ def test_bfloat16_in_the_early_stages_alone(monkeypatch, backend):
 def test_a_backend_that_is_wrong_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
     bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
-    monkeypatch.setattr(backends, "_network", wrong_in("float32", 1.0))
+    monkeypatch.setattr(backends, "_network", wrong_in(1.0, "float32"))
     with pytest.raises(JobError, match=r"wrongly on this machine .*--backend"):
         Estimator(bundle, Compute(precision="float32"))
 
@@ -109,6 +146,8 @@ def test_without_openvino(monkeypatch):
     assert "pip install" in choose(Compute()).note
     with pytest.raises(InputError, match="not installed"):
         choose(Compute(backend="openvino"))
+    with pytest.raises(InputError, match="int8 is computed by OpenVINO"):
+        choose(Compute(precision="int8"))
 
 
 @pytest.mark.skipif(cores() == 1, reason="there is one core")

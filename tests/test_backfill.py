@@ -105,7 +105,7 @@ def test_what_the_run_wrote_down(job, scored):
     assert told["preprocess_fingerprint"] == card.preprocess_fingerprint
     assert told["settings"]["bundle"] == job.bundle
     by = {" ".join(who.split()[:3]) for who in told["computed_by"]}  # a note of why it is not faster may follow
-    assert by <= {f"{b} cpu {p}" for b in ("openvino", "torch") for p in ("bfloat16", "float32")}
+    assert by <= {f"{b} cpu {p}" for b in ("openvino", "torch") for p in ("int8", "bfloat16", "float32")}
 
 
 def test_a_second_run_finds_nothing_to_do(job, scored, capsys):

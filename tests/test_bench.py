@@ -27,7 +27,7 @@ def quick(monkeypatch):
 @pytest.mark.parametrize(
     ("what", "keys"),
     [
-        ("model", {"model_windows_per_s", "model_start_s"}),
+        ("model", {"model_windows_per_s", "model_start_s", "float32.model_windows_per_s", "bfloat16.computed_by"}),
         ("preprocess", {"preprocess_ms_per_lead_window", "published_over_filters"}),
         ("read", {"fetch_mb_per_s", "decode_spans_per_s", "packed_over_plain", "fetch_over_bare_loop"}),
     ],

@@ -46,6 +46,7 @@ ON_TORCH = {
     "backends",
     "runners",
     "openvino_graph",
+    "int8",
     "weights",
     "published",
     "losses",
