@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.signal
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -36,19 +35,25 @@ class Coefficients(NamedTuple):
 @lru_cache(maxsize=64)
 def notch(fs: float, hz: float, q: float) -> Coefficients:
     """Second-order notch. Raises ValueError where hz is not between 0 and fs / 2."""
-    return _coefficients(*scipy.signal.iirnotch(hz, q, fs=fs))
+    from scipy.signal import iirnotch
+
+    return _coefficients(*iirnotch(hz, q, fs=fs))
 
 
 @lru_cache(maxsize=64)
 def band_pass(fs: float, low: float, high: float, order: int) -> Coefficients:
     """Butterworth band-pass with 2 × order poles. Raises ValueError where it has too many, or no band below fs / 2."""
+    from scipy.signal import butter
+
     if 2 * order > POLES:
         raise ValueError(f"a band-pass of order {order}: {POLES // 2} is the highest")
-    return _coefficients(*scipy.signal.butter(order, [low, high], "bandpass", fs=fs))
+    return _coefficients(*butter(order, [low, high], "bandpass", fs=fs))
 
 
 def _coefficients(b: Float, a: Float) -> Coefficients:
-    settled = scipy.signal.lfilter_zi(b, a)
+    from scipy.signal import lfilter_zi  # half a second, which processes that never filter need not wait
+
+    settled = lfilter_zi(b, a)
     b, edge = np.pad(b, (0, POLES + 1 - len(b))), 3 * len(a)
     a, settled = np.pad(a, (0, POLES + 1 - len(a))), np.pad(settled, (0, POLES - len(settled)))
     return Coefficients(b, a, settled, edge)

@@ -66,7 +66,12 @@ class Recipe:
             raise ValueError(f"zscore: {self.zscore!r}; there are whole and lead")
         if self.median is not None and not 0 < self.median < self.seconds:
             raise ValueError(f"median: {self.median} s; want more than 0 and less than a window")
-        self.coefficients()
+        if self.notch and not (0 < self.notch[0] < self.fs / 2 and self.notch[1] > 0):
+            raise ValueError(f"notch: {self.notch}; want Hz below {self.fs / 2} and a Q above 0")
+        if self.band and not 0 < self.band[0] < self.band[1] < self.fs / 2:
+            raise ValueError(f"band: {self.band}; want two edges in Hz, rising, between 0 and {self.fs / 2}")
+        if not 1 <= self.band_order <= filters.POLES // 2:
+            raise ValueError(f"band_order: {self.band_order}; 1 to {filters.POLES // 2} can be had")
 
     @property
     def samples(self) -> int:
@@ -79,15 +84,12 @@ class Recipe:
         return 1 if self.median is None else int(self.median * self.fs) + 1 | 1
 
     def coefficients(self) -> list[filters.Coefficients]:
-        """The filters to run forwards and backwards, in this order. Raises ValueError where one cannot be made."""
+        """The filters to run forwards and backwards, in this order."""
         found = []
-        try:
-            if self.notch:
-                found.append(filters.notch(self.fs, *self.notch))
-            if self.band:
-                found.append(filters.band_pass(self.fs, *self.band, self.band_order))
-        except ValueError as error:
-            raise ValueError(f"notch, band, band_order: {error}") from None
+        if self.notch:
+            found.append(filters.notch(self.fs, *self.notch))
+        if self.band:
+            found.append(filters.band_pass(self.fs, *self.band, self.band_order))
         return found
 
     def to_dict(self) -> dict[str, Any]:

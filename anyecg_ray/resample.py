@@ -8,7 +8,6 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
-import scipy.signal
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
@@ -25,8 +24,10 @@ def resample(x: Float, fs: float, target: float, samples: int) -> Float:
     """
     up, down = ratio(fs, target)
     if up != down:
+        from scipy.signal import resample_poly  # half a second, which processes that never resample need not wait
+
         # beyond its ends a window goes on as the line from its first to its last sample: no step, whatever its offset
-        x = scipy.signal.resample_poly(x, up, down, axis=-1, window=_taps(up, down), padtype="line")
+        x = resample_poly(x, up, down, axis=-1, window=_taps(up, down), padtype="line")
     short = samples - x.shape[-1]
     return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, short)], mode="edge") if short > 0 else x[..., :samples]
 
@@ -40,8 +41,10 @@ def ratio(fs: float, target: float) -> tuple[int, int]:
 @lru_cache(maxsize=16)
 def _taps(up: int, down: int) -> Float:
     """The anti-aliasing low-pass at up times the rate; each of its `up` phases sums to 1 / up."""
+    from scipy.signal import firwin
+
     widest = max(up, down)
-    taps = scipy.signal.firwin(20 * widest + 1, 1 / widest, window=("kaiser", 5.0))
+    taps = firwin(20 * widest + 1, 1 / widest, window=("kaiser", 5.0))
     phases = np.pad(taps, (0, -len(taps) % up)).reshape(-1, up)
     phases /= phases.sum(axis=0) * up
     return phases.reshape(-1)[: len(taps)]
