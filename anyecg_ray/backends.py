@@ -18,15 +18,15 @@ from anyecg_ray.config import InputError, JobError, Settings
 from anyecg_ray.machine import cores
 from anyecg_ray.model import Bundle
 from anyecg_ray.net1d import Net1D
-from anyecg_ray.openvino_graph import TRACE, openvino_core
-from anyecg_ray.pulses import pulses
+from anyecg_ray.openvino_graph import LEARNT, TRACE, openvino_core
+from anyecg_ray.pulses import Drawn, pulses
 from anyecg_ray.runners import Network, OnOpenVINO, on_cuda, on_torch
 
 CLOSE, WRONG = 0.003, 0.05
-"""Mean difference in probability from PyTorch's float32 up to which bfloat16 and int8 are taken (a tenth of it is
-usual, random weights of twelve leads pass it), and from which a backend is wrong rather than rounded."""
+"""Mean difference in probability from PyTorch's float32 up to which bfloat16 and int8 are taken (trained networks: a
+tenth to a third of it; random weights of twelve leads: more), and from which a backend is wrong rather than rounded."""
 
-CHECKED, SEED = 16, 0
+CHECKED = Drawn(n=16, seed=0)
 """Windows on which the difference is measured."""
 
 EARLY = 3
@@ -41,8 +41,8 @@ class Compute(Settings):
     """auto: CUDA through torch where there is a GPU, else OpenVINO where it is installed, else torch."""
 
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """auto: the fastest that the processor multiplies natively and the model bears, of int8 (OpenVINO only), bfloat16
-    and float32."""
+    """auto: the fastest that the processor multiplies natively, of int8 (OpenVINO only), bfloat16 and float32. Where
+    the model does not bear it, asked for or not, the next finer one is taken, and the run says so."""
 
     threads: int = Field(0, ge=0, le=1024)
     """Cores for one model. 0: all of this machine."""
@@ -81,7 +81,10 @@ def choose(compute: Compute) -> Choice:
     if compute.backend == "openvino" and not found:
         raise InputError("setting backend: openvino is not installed; pip install 'anyecg_ray[cpu]', or use torch")
     if compute.precision == "int8" and not found:
-        raise InputError("setting precision: int8 is computed by OpenVINO on a CPU alone; use auto or bfloat16")
+        raise InputError(
+            "setting precision: int8 is computed by OpenVINO on a CPU; give --backend openvino too "
+            "(pip install 'anyecg_ray[cpu]'), or another precision"
+        )
     precision = _fastest(device, found) if compute.precision == "auto" else compute.precision
     notes = []
     if device == "cpu" and not found and compute.backend == "auto":
@@ -149,38 +152,42 @@ def _apart(bundle: Bundle, network: Network, choice: Choice) -> float:
     """
     how = asdict(replace(choice, note=""))
     return cache.number(
-        ["apart", CHECKED, SEED, TRACE, bundle.card.weights_sha256, how], lambda: _measured_apart(bundle, network)
+        ["apart", CHECKED, LEARNT, TRACE, bundle.card.weights_sha256, _shape(bundle), how],
+        lambda: _measured_apart(bundle, network),
     )
 
 
 def _measured_apart(bundle: Bundle, network: Network) -> float:
     """On windows that look like ECGs, others than int8 learns its ranges from."""
-    windows = pulses(CHECKED, len(bundle.recipe.leads), bundle.recipe.samples, SEED)
+    windows = pulses(CHECKED, *_shape(bundle))
     with torch.inference_mode():
         right = model.calibrated(bundle.network()(torch.from_numpy(windows)).numpy(), None)
     return float(np.mean(np.abs(model.calibrated(network(windows), None) - right)))
 
 
-CHECKED = 16
+def _shape(bundle: Bundle) -> tuple[int, int]:
+    """(leads, samples) of a window."""
+    return len(bundle.recipe.leads), bundle.recipe.samples
 
 
 def _closer(choice: Choice, apart: float, compute: Compute) -> Choice | None:
-    """What to run where int8 or bfloat16 is too coarse; None where nothing is closer, or where it is wrong.
+    """What to run where int8 or bfloat16 is too coarse or wrong; None where nothing is closer.
 
-    Of int8 bfloat16, of bfloat16 float32, or the early stages alone where bfloat16 was asked for.
+    Instead of int8 bfloat16, instead of bfloat16 float32; where bfloat16 was asked for, it is kept in the early stages.
     """
+    if choice.precision == "float32" or choice.stages is not None:
+        return None
     why = f"{choice.precision} throughout moves this model's probabilities by {apart:.4f} on average"
+    why = "; ".join(filter(None, (choice.note, why)))
     if choice.precision == "int8":
         return replace(choice, precision="bfloat16" if _bfloat16_is_native() else "float32", note=why)
-    if choice.precision == "float32" or choice.stages is not None or apart >= WRONG:
-        return None
-    if compute.precision == "bfloat16":
-        return replace(choice, stages=EARLY, note=f"in the first {EARLY} stages: {why}")
-    return replace(choice, precision="float32", note="; ".join(filter(None, (choice.note, why))))
+    if compute.precision != "bfloat16":
+        return replace(choice, precision="float32", note=why)
+    return replace(choice, stages=EARLY, note=f"in the first {EARLY} stages: {why}") if apart < WRONG else None
 
 
 def _network(bundle: Bundle, choice: Choice) -> Network:
-    net, shape = bundle.network(), (len(bundle.recipe.leads), bundle.recipe.samples)
+    net, shape = bundle.network(), _shape(bundle)
     if choice.stages is None:
         return _runner(net, shape, choice, bundle.card.weights_sha256)
     early, late = _Stages(net, 0, choice.stages), _Stages(net, choice.stages, None)

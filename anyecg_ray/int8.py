@@ -1,4 +1,4 @@
-"""The network's convolutions in 8-bit integers: two thirds of the time that bfloat16 takes, where there is no AMX.
+"""The network's convolutions in 8-bit integers: three fifths of the time that bfloat16 takes, where there is no AMX.
 
 Weights are rounded to 255 steps, each output channel by its own largest; what goes into a convolution to 256 steps
 between the least and the most that ECG-like windows bring there. These are waves of our own (pulses.py), because a

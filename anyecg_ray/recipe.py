@@ -66,11 +66,12 @@ class Recipe:
             raise ValueError(f"zscore: {self.zscore!r}; there are whole and lead")
         if self.median is not None and not 0 < self.median < self.seconds:
             raise ValueError(f"median: {self.median} s; want more than 0 and less than a window")
-        if self.notch and not (0 < self.notch[0] < self.fs / 2 and self.notch[1] > 0):
-            raise ValueError(f"notch: {self.notch}; want Hz below {self.fs / 2} and a Q above 0")
-        if self.band and not 0 < self.band[0] < self.band[1] < self.fs / 2:
-            raise ValueError(f"band: {self.band}; want two edges in Hz, rising, between 0 and {self.fs / 2}")
-        if not 1 <= self.band_order <= filters.POLES // 2:
+        # checked by themselves: to design a filter takes scipy.signal, which loads for half a second
+        if self.notch and not (0.01 <= self.notch[0] < self.fs / 2 and 0.1 <= self.notch[1] <= 1000):
+            raise ValueError(f"notch: {self.notch}; want 0.01 to below {self.fs / 2} Hz, and a Q of 0.1 to 1000")
+        if self.band and not 0.01 <= self.band[0] < self.band[1] < self.fs / 2:
+            raise ValueError(f"band: {self.band}; want two edges, rising, of 0.01 to below {self.fs / 2} Hz")
+        if self.band and not 1 <= self.band_order <= filters.POLES // 2:
             raise ValueError(f"band_order: {self.band_order}; 1 to {filters.POLES // 2} can be had")
 
     @property

@@ -78,21 +78,45 @@ def wrong_in(by, *precisions):
     return made
 
 
-@pytest.mark.parametrize(
-    ("coarse", "taken"),
-    [((), "int8"), (("int8",), "bfloat16"), (("bfloat16",), "int8"), (("int8", "bfloat16"), "float32")],
-)
-def test_what_is_too_coarse_is_left_where_nobody_asked_for_it(monkeypatch, tmp_path, coarse, taken):
+@pytest.fixture
+def everything_native(monkeypatch, tmp_path):
+    """A processor that multiplies everything and has no AMX, on which nothing was measured yet."""
     monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
-    bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
-    monkeypatch.setattr(backends, "_network", wrong_in(0.05, *coarse))
     for native in ("_bfloat16_is_native", "_int8_is_native"):
         monkeypatch.setattr(backends, native, lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    estimator = Estimator(bundle, Compute())
-    assert estimator.choice.precision == taken
-    for left in {"int8", "bfloat16", "float32"} - {taken} if taken == "float32" else {"int8"} - {taken}:
-        assert (f"{left} throughout moves" in str(estimator.choice)) == (left in coarse)
+
+
+@pytest.mark.parametrize("by", [0.05, 1.0, float("nan")], ids=["coarse", "wrong", "no number"])
+@pytest.mark.parametrize(
+    ("asked", "coarse", "taken", "left"),
+    [
+        ("auto", ["bfloat16"], "int8", []), ("auto", ["int8"], "bfloat16", ["int8"]),
+        ("auto", ["int8", "bfloat16"], "float32", ["int8", "bfloat16"]),
+        ("int8", ["int8", "bfloat16"], "float32", ["int8", "bfloat16"]),
+    ],
+)  # fmt: skip
+def test_what_the_model_does_not_bear_is_left(monkeypatch, everything_native, by, asked, coarse, taken, left):
+    bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
+    monkeypatch.setattr(backends, "_network", wrong_in(by, *coarse))
+    choice = Estimator(bundle, Compute(precision=asked)).choice
+    assert choice.precision == taken
+    assert [p for p in ("int8", "bfloat16") if f"{p} throughout moves" in choice.note] == left
+
+
+def test_int8_is_left_for_float32_where_bfloat16_is_not_native(monkeypatch, everything_native):
+    monkeypatch.setattr(backends, "_bfloat16_is_native", lambda: False)
+    monkeypatch.setattr(backends, "_network", wrong_in(0.05, "int8"))
+    bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
+    assert Estimator(bundle, Compute()).choice.precision == "float32"
+
+
+@pytest.mark.parametrize("by", [1.0, float("nan")])
+def test_bfloat16_that_was_asked_for_and_is_wrong_is_refused(monkeypatch, everything_native, by):
+    monkeypatch.setattr(backends, "_network", wrong_in(by, "bfloat16"))
+    bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
+    with pytest.raises(JobError, match=r"in bfloat16 computes this model wrongly"):
+        Estimator(bundle, Compute(precision="bfloat16"))
 
 
 @pytest.mark.parametrize(
@@ -111,14 +135,6 @@ def test_the_fastest_that_the_processor_multiplies(monkeypatch, int8, bfloat16, 
     assert choose(Compute(backend="torch")).precision == ("bfloat16" if bfloat16 else "float32")
 
 
-def test_what_is_no_number_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
-    bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
-    monkeypatch.setattr(backends, "_network", wrong_in(float("nan"), "int8", "bfloat16", "float32"))
-    with pytest.raises(JobError, match="nan off"):
-        Estimator(bundle, Compute())
-
-
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_bfloat16_in_the_early_stages_alone(monkeypatch, backend):
     if not backends._bfloat16_is_native():
@@ -132,10 +148,11 @@ def test_bfloat16_in_the_early_stages_alone(monkeypatch, backend):
     np.testing.assert_allclose(estimator.logits(x), right, atol=0.05 * np.abs(right).max())
 
 
-def test_a_backend_that_is_wrong_is_refused(monkeypatch, tmp_path):
+@pytest.mark.parametrize("by", [1.0, float("nan")])
+def test_a_backend_that_is_wrong_is_refused(monkeypatch, tmp_path, by):
     monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
     bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
-    monkeypatch.setattr(backends, "_network", wrong_in(1.0, "float32"))
+    monkeypatch.setattr(backends, "_network", wrong_in(by, "float32"))
     with pytest.raises(JobError, match=r"wrongly on this machine .*--backend"):
         Estimator(bundle, Compute(precision="float32"))
 
@@ -168,14 +185,15 @@ def test_no_thread_is_bound_to_a_core_that_another_copy_may_want():
 def test_the_graph_is_kept_and_a_cache_that_cannot_be_written_does_no_harm(monkeypatch, tmp_path):
     bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 7)
     monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
-    first = Estimator(bundle, Compute(backend="openvino"))
+    way = Compute(backend="openvino", precision="float32")
+    first = Estimator(bundle, way)
     (kept,) = tmp_path.glob("*.xml")
     monkeypatch.setattr(openvino_graph, "_traced", lambda *_: pytest.fail("traced again"))
     x = windows(bundle, 3)
-    np.testing.assert_array_equal(Estimator(bundle, Compute(backend="openvino")).logits(x), first.logits(x))
+    np.testing.assert_array_equal(Estimator(bundle, way).logits(x), first.logits(x))
     monkeypatch.undo()
     monkeypatch.setenv("ANYECG_CACHE", "/proc/nowhere")
-    assert Estimator(bundle, Compute(backend="openvino")).logits(x).shape == (3, 1)
+    assert Estimator(bundle, way).logits(x).shape == (3, 1)
     assert kept.exists()
 
 

@@ -7,13 +7,22 @@ import torch
 from anyecg_ray import backends
 from anyecg_ray.int8 import in_int8
 from anyecg_ray.net1d import SamePadConv
-from anyecg_ray.openvino_graph import LEARNT, SEED, graph, openvino_core
-from anyecg_ray.pulses import pulses
+from anyecg_ray.openvino_graph import LEARNT, graph, openvino_core
+from anyecg_ray.pulses import Drawn, pulses
 from anyecg_ray.runners import OnOpenVINO
 from anyecg_ray.weights import untrained
 
 openvino = pytest.importorskip("openvino")
 native = pytest.mark.skipif(not backends._int8_is_native(), reason="this processor does not multiply int8")
+
+
+OTHERS = Drawn(n=8, seed=5)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch, tmp_path):
+    """No graph of an earlier version of the code."""
+    monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
 
 
 @pytest.fixture(params=["tiny", "small"])
@@ -22,7 +31,7 @@ def bundle(request):
 
 
 def rounded(bundle):
-    return in_int8(bundle.network(), pulses(LEARNT, 1, 5000, SEED))
+    return in_int8(bundle.network(), pulses(LEARNT, 1, 5000))
 
 
 def run(net, x):
@@ -36,7 +45,7 @@ def test_every_convolution_but_the_first_multiplies_integers(bundle):
     made.reshape([8, 1, 5000])
     compiled = openvino_core().compile_model(made, "CPU", {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
-    request.infer({0: pulses(8, 1, 5000, 5)})
+    request.infer({0: pulses(OTHERS, 1, 5000)})
     # the identity's padding is a convolution by one, channel by channel: it stays as it is
     ran = [
         p.exec_type for p in request.get_profiling_info() if "Convolution" in p.node_type and "_dw_" not in p.exec_type
@@ -50,7 +59,7 @@ def test_every_convolution_but_the_first_multiplies_integers(bundle):
 @pytest.mark.parametrize("height", [1, 20], ids=["as learnt", "far beyond"])
 def test_openvino_computes_what_the_roundings_say(bundle, height):
     """Beyond what was learnt a value is held at the end of its range; it does not begin again at the other end."""
-    x = pulses(8, 1, 5000, 5) * np.float32(height)
+    x = pulses(OTHERS, 1, 5000) * np.float32(height)
     integers = OnOpenVINO(bundle.network(), (1, 5000), False, 1, bundle.card.weights_sha256, integers=True)(x)
     right, exact = run(rounded(bundle), x), run(bundle.network(), x)
     assert np.abs(right - exact).max() > 1e-5  # rounded indeed
@@ -59,15 +68,16 @@ def test_openvino_computes_what_the_roundings_say(bundle, height):
 
 
 def test_a_window_that_was_learnt_from_is_hardly_moved(bundle):
-    x = pulses(LEARNT, 1, 5000, SEED)
+    x = pulses(LEARNT, 1, 5000)
     right = run(bundle.network(), x)
     assert np.abs(run(rounded(bundle), x) - right).mean() < 0.02 * right.std(axis=0).max()
 
 
 def test_padding_adds_nothing(bundle):
     """Zero is one of the steps."""
-    for conv in (m for m in rounded(bundle).modules() if hasattr(m, "zero")):
-        assert 0 <= conv.zero <= 255
+    found = [m for m in rounded(bundle).modules() if hasattr(m, "zero")]
+    assert found
+    for conv in found:
         still = conv(torch.zeros(1, conv.conv.in_channels, 32))
         torch.testing.assert_close(still, conv.conv.bias[None, :, None].expand_as(still))
 

@@ -100,6 +100,13 @@ def test_the_package_and_its_help_are_light(line):
     assert out.splitlines()[-1] == "[]"
 
 
+def test_what_only_filters_need_is_loaded_by_nothing_else():
+    """scipy.signal takes half a second, which the driver and the model's process need not wait."""
+    code = "import sys\nimport anyecg_ray.backfill\nprint('scipy.signal' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "False"
+
+
 def test_no_file_is_a_drawer():
     names = {Path(m.replace(".", "/")).name for m in MODULES}
     assert not names & {"utils", "util", "helpers", "core", "base", "common", "misc"}

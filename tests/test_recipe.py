@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from anyecg_ray.recipe import PRESETS, Recipe, recipe
@@ -48,12 +49,26 @@ ZSCORE = "50bf51bfd37cbdbc"
         ({"leads": ("X",)}, "no lead is called 'X'"), ({"leads": "II"}, "leads"), ({"fs": 50}, "fs"),
         ({"notch": (50,)}, "notch"), ({"band": (0.67, 400)}, "band"), ({"median": 20}, "median"),
         ({"zscore": "batch"}, "zscore"), ({"max_gap": 2}, "max_gap"), ({"fs": float("nan")}, "fs"),
-        ({"band_order": 2.5}, "band_order"), ({"colour": 1}, "unknown setting"),
+        ({"band_order": 2.5}, "band_order"), ({"band_order": 5}, "band_order"), ({"notch": (250, 30)}, "notch"),
+        ({"notch": (1e-6, 30)}, "notch"), ({"notch": (50, 0)}, "notch"), ({"band": (40, 0.67)}, "band"),
+        ({"band": (0, 40)}, "band"), ({"colour": 1}, "unknown setting"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_followed(change, told):
     with pytest.raises(ValueError, match=told):
         Recipe.from_dict(PRESETS["ecgfounder-finetune"].to_dict() | change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"notch": (0.01, 0.1)}, {"notch": (249.9, 1000)}, {"band": (0.01, 249.9)}, {"band_order": 1},
+        {"band": None, "band_order": 6}, {"fs": 80, "notch": (39, 30), "band": (0.01, 0.02)},
+    ],
+)  # fmt: skip
+def test_what_is_accepted_can_be_designed(change):
+    for made in Recipe.from_dict(PRESETS["ecgfounder-finetune"].to_dict() | change).coefficients():
+        assert all(np.isfinite(part).all() for part in made)
 
 
 def test_a_missing_setting():

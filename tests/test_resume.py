@@ -119,9 +119,8 @@ def test_killed_ten_times_and_finished(kind, job, undisturbed, tmp_path, request
     killed_and_finished(kind, 10, job, undisturbed, tmp_path, request)
 
 
-@pytest.mark.parametrize(
-    ("how", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted(job, undisturbed, tmp_path, request, how, code):
     place = places.made("parquet", str(tmp_path / "out"), request)
     out = Path(place.out)
