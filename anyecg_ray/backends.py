@@ -88,7 +88,9 @@ def choose(compute: Compute) -> Choice:
     precision = _fastest(device, found) if compute.precision == "auto" else compute.precision
     notes = []
     if device == "cpu" and not found and compute.backend == "auto":
-        notes.append("OpenVINO is not installed (pip install 'anyecg_ray[cpu]'): PyTorch takes two to three times as long")
+        notes.append(
+            "OpenVINO is not installed (pip install 'anyecg_ray[cpu]'): PyTorch takes two to three times as long"
+        )
     if compute.precision == "auto" and precision == "float32":
         notes.append("this processor does not multiply bfloat16: float32")
     if compute.compiled and device == "cpu":
