@@ -201,11 +201,10 @@ def _network(bundle: Bundle, choice: Choice) -> Network:
 
 
 def _runner(net: nn.Module, shape: tuple[int, ...], choice: Choice, name: str) -> Network:
-    half = choice.precision == "bfloat16"
-    if choice.precision == "int8":
-        return OnOpenVINO(net, shape, _bfloat16_is_native(), choice.threads, name, integers=True)
+    integers = choice.precision == "int8"
+    half = choice.precision == "bfloat16" or (integers and _bfloat16_is_native())
     if choice.backend == "openvino":
-        return OnOpenVINO(net, shape, half, choice.threads, name)
+        return OnOpenVINO(net, shape, half, choice.threads, name, integers)
     if choice.device == "cuda":
         return on_cuda(net, half, choice.compiled)
     return on_torch(net, half, choice.threads)

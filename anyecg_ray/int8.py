@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from anyecg_ray.net1d import SamePadConv, same_padding
+from anyecg_ray.net1d import SamePadConv, same_padded
 
 BATCH = 8
 """Windows at a time while the ranges are learnt."""
@@ -46,11 +46,10 @@ class _Rounded(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, in, samples) -> (batch, out, ceil(samples / stride))."""
         conv = self.conv
-        padding = same_padding(x.shape[-1], conv.kernel_size[0], conv.stride[0])
         x = torch.fake_quantize_per_tensor_affine(x, self.step, self.zero, 0, 255)
         weight = torch.fake_quantize_per_channel_affine(conv.weight, self.steps, self.zeros, 0, -127, 127)
         # padded after it was rounded: OpenVINO takes a padding into the convolution only where nothing lies between
-        x = functional.pad(x, padding) if any(padding) else x
+        x = same_padded(x, conv.kernel_size[0], conv.stride[0])
         return functional.conv1d(x, weight, conv.bias, conv.stride, groups=conv.groups)
 
 

@@ -33,6 +33,12 @@ def same_padding(length: int, kernel_size: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+def same_padded(x: Tensor, kernel_size: int, stride: int) -> Tensor:
+    """(…, samples) with these zeros at both ends."""
+    padding = same_padding(x.shape[-1], kernel_size, stride)
+    return functional.pad(x, padding) if any(padding) else x
+
+
 class SamePadConv(nn.Module):
     """Convolution with TensorFlow's SAME padding; its parameters live under `.conv`, as in the checkpoint."""
 
@@ -42,8 +48,7 @@ class SamePadConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in, samples) -> (batch, out, ceil(samples / stride))."""
-        padding = same_padding(x.shape[-1], self.conv.kernel_size[0], self.conv.stride[0])
-        return self.conv(functional.pad(x, padding)) if any(padding) else self.conv(x)
+        return self.conv(same_padded(x, self.conv.kernel_size[0], self.conv.stride[0]))
 
 
 class Block(nn.Module):
@@ -76,8 +81,7 @@ class Block(nn.Module):
 
     def _identity(self, x: Tensor) -> Tensor:
         if self.stride > 1:
-            padding = same_padding(x.shape[-1], self.stride, self.stride)
-            x = functional.max_pool1d(functional.pad(x, padding) if any(padding) else x, self.stride, self.stride)
+            x = functional.max_pool1d(same_padded(x, self.stride, self.stride), self.stride, self.stride)
         if self.widening:
             left = self.widening // 2
             x = functional.pad(x, (0, 0, left, self.widening - left))

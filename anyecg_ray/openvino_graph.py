@@ -19,7 +19,7 @@ from torch import nn
 
 from anyecg_ray import cache
 from anyecg_ray.int8 import in_int8
-from anyecg_ray.net1d import SamePadConv, same_padding
+from anyecg_ray.net1d import SamePadConv, same_padded
 from anyecg_ray.pulses import Drawn, pulses
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,9 @@ Shape = tuple[int, ...]
 
 TRACE = 5
 """Raised when the same network is traced into another graph, by a change here or in int8.py or pulses.py."""
+
+LEARNT = Drawn(n=64, seed=1)
+"""Windows from which int8 learns its ranges."""
 
 
 @lru_cache
@@ -38,10 +41,6 @@ def openvino_core() -> Any:
     except ImportError:
         return None
     return openvino.Core()
-
-
-LEARNT = Drawn(n=64, seed=1)
-"""Windows from which int8 learns its ranges."""
 
 
 def graph(net: nn.Module, shape: Shape, name: str, integers: bool = False) -> Any:
@@ -70,7 +69,7 @@ class _ByThrees(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, leads, samples) -> (batch, filters, ceil(samples / stride))."""
         stride = self.conv.stride[0]
-        x = nn.functional.pad(x, same_padding(x.shape[-1], self.conv.kernel_size[0], stride))
+        x = same_padded(x, self.conv.kernel_size[0], stride)
         parts = zip(x.split(3, dim=1), self.weights, strict=True)
         out = sum(nn.functional.conv1d(part, weight, stride=stride) for part, weight in parts)
         return cast(torch.Tensor, out + self.conv.bias[:, None])  # type: ignore[index]
