@@ -2,10 +2,12 @@
 
 How each library is run is in runners.py; here is which one, and in which precision. float32 is held to the golden
 arrays; the default is the fastest that the processor multiplies natively (bfloat16: AMX, AVX-512 BF16, CUDA; int8:
-AVX-512 VNNI) and that moves this very model's probabilities by no more than rounding.
+AVX2) and that moves this very model's probabilities by no more than rounding.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
@@ -112,7 +114,7 @@ def _bfloat16_is_native() -> bool:
 
 
 def _int8_is_native() -> bool:
-    return bool(torch.cpu._is_vnni_supported())
+    return bool(torch.cpu._is_avx2_supported())
 
 
 class Estimator:
@@ -122,16 +124,16 @@ class Estimator:
         self.card = bundle.card
         self.recipe = bundle.recipe
         self.choice = choose(compute)
-        self._network = _network(bundle, self.choice)
-        apart = _apart(bundle, self._network, self.choice)
+        network, apart = _measured(bundle, self.choice)
         while not apart <= CLOSE and (closer := _closer(self.choice, apart, compute)):
-            self.choice, self._network = closer, _network(bundle, closer)
-            apart = _apart(bundle, self._network, self.choice)
+            self.choice = closer
+            network, apart = _measured(bundle, closer)
         if not apart <= WRONG:  # not a number, too
             raise JobError(
                 f"{self.choice.backend} in {self.choice.precision} computes this model wrongly on this machine "
                 f"(probabilities are {apart:.2f} off); choose another --backend or --precision"
             )
+        self._network = network()
 
     def logits(self, windows: np.ndarray) -> np.ndarray:
         """The network's output for each window: what is averaged over windows, and kept.
@@ -147,20 +149,20 @@ class Estimator:
         return model.decode(self.card, self.logits(windows))
 
 
-def _apart(bundle: Bundle, network: Network, choice: Choice) -> float:
-    """Mean difference in probability from PyTorch's float32, measured once for each model, machine and way to run it.
+def _measured(bundle: Bundle, choice: Choice) -> tuple[Callable[[], Network], float]:
+    """The network, made when it is first called for, and the mean difference in probability from PyTorch's float32.
 
-    A backend may be wrong on one processor and right on the next: OpenVINO 2026.4 was, in bfloat16, for 4 to 15 leads.
+    That is measured once for each model, machine and way to run it: a backend may be wrong on one processor and right
+    on the next. OpenVINO 2026.4 was, in bfloat16, for 4 to 15 leads.
     """
+    network = lru_cache(partial(_network, bundle, choice))
     how = asdict(replace(choice, note=""))
-    return cache.number(
-        ["apart", CHECKED, LEARNT, TRACE, bundle.card.weights_sha256, _shape(bundle), how],
-        lambda: _measured_apart(bundle, network),
-    )
+    known_by = ["apart", CHECKED, LEARNT, TRACE, bundle.card.weights_sha256, _shape(bundle), how]
+    return network, cache.number(known_by, lambda: _apart(bundle, network()))
 
 
-def _measured_apart(bundle: Bundle, network: Network) -> float:
-    """On windows that look like ECGs, others than int8 learns its ranges from."""
+def _apart(bundle: Bundle, network: Network) -> float:
+    """Mean difference in probability, on windows that look like ECGs, others than int8 learns its ranges from."""
     windows = pulses(CHECKED, *_shape(bundle))
     with torch.inference_mode():
         right = model.calibrated(bundle.network()(torch.from_numpy(windows)).numpy(), None)

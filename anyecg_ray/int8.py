@@ -1,6 +1,6 @@
 """The network's convolutions in 8-bit integers: three fifths of the time that bfloat16 takes, where there is no AMX.
 
-Weights are rounded to 255 steps, each output channel by its own largest; what goes into a convolution to 256 steps
+Weights are rounded to 127 steps, each output channel by its own largest; what goes into a convolution to 256 steps
 between the least and the most that ECG-like windows bring there. These are waves of our own (pulses.py), because a
 bundle comes without records: on real ones of four archives they served as well as real ones did (docs/benchmarks.md).
 The first convolution, which sees the signal itself, and all between convolutions stay as they are.
@@ -17,6 +17,10 @@ from anyecg_ray.net1d import SamePadConv, same_padded
 
 BATCH = 8
 """Windows at a time while the ranges are learnt."""
+
+WEIGHT_STEPS = 63
+"""Steps of a weight on each side of zero. A processor without VNNI adds two products in 16 bits (AVX2's vpmaddubsw) and
+cuts off without a word what does not fit: 2 × 255 × 63 fits, 2 × 255 × 127 does not. 127 were no closer to float32."""
 
 
 def in_int8(net: nn.Module, windows: np.ndarray) -> nn.Module:
@@ -40,14 +44,15 @@ class _Rounded(nn.Module):
         self.step = max(high - low, 1e-6) / 255
         self.zero = round(-low / self.step)
         """The integer that stands for 0.0, exactly: padding adds nothing."""
-        self.steps = whole.conv.weight.detach().abs().amax(dim=(1, 2)).clamp_min(1e-12) / 127
+        self.steps = whole.conv.weight.detach().abs().amax(dim=(1, 2)).clamp_min(1e-12) / WEIGHT_STEPS
         self.zeros = torch.zeros(len(self.steps), dtype=torch.int32)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, in, samples) -> (batch, out, ceil(samples / stride))."""
         conv = self.conv
         x = torch.fake_quantize_per_tensor_affine(x, self.step, self.zero, 0, 255)
-        weight = torch.fake_quantize_per_channel_affine(conv.weight, self.steps, self.zeros, 0, -127, 127)
+        within = (-WEIGHT_STEPS, WEIGHT_STEPS)
+        weight = torch.fake_quantize_per_channel_affine(conv.weight, self.steps, self.zeros, 0, *within)
         # padded after it was rounded: OpenVINO takes a padding into the convolution only where nothing lies between
         x = same_padded(x, conv.kernel_size[0], conv.stride[0])
         return functional.conv1d(x, weight, conv.bias, conv.stride, groups=conv.groups)

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
 
-TRACE = 5
+TRACE = 6
 """Raised when the same network is traced into another graph, by a change here or in int8.py or pulses.py."""
 
 LEARNT = Drawn(n=64, seed=1)

@@ -215,8 +215,8 @@ def test_a_gpu_is_chosen_where_there_is_one(monkeypatch):
 def test_what_a_model_was_found_to_be_off_is_measured_once_on_a_machine(monkeypatch, tmp_path):
     bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 8)
     monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
-    measured, whole = [], backends._measured_apart
-    monkeypatch.setattr(backends, "_measured_apart", lambda *a: measured.append(a) or whole(*a))
+    measured, whole = [], backends._apart
+    monkeypatch.setattr(backends, "_apart", lambda *a: measured.append(a) or whole(*a))
     for _ in range(2):
         Estimator(bundle, Compute(precision="float32"))
     assert len(measured) == 1

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from anyecg_ray import backends
 from anyecg_ray.int8 import in_int8
@@ -93,3 +95,26 @@ def test_a_channel_without_weights_and_an_input_without_signal(bundle):
         p.zero_()
     x = np.zeros((2, 1, 5000), np.float32)
     assert np.isfinite(run(in_int8(net, x), x)).all()
+
+
+class Tall(nn.Module):
+    """Every weight the largest there is: what is added up goes as high as it can."""
+
+    def __init__(self):
+        super().__init__()
+        self.first_conv = SamePadConv(1, 64, 1, 1)
+        self.dense, self.grouped = SamePadConv(64, 64, 1, 1), SamePadConv(64, 64, 16, 1, groups=4)
+        for p in self.parameters():
+            nn.init.constant_(p, float(p.dim() > 1))
+
+    def forward(self, x):
+        return self.grouped(functional.silu(self.dense(functional.silu(self.first_conv(x)))))
+
+
+@native
+def test_no_sum_is_cut_off():
+    """Two products of 8 bits do not fit into the 16 in which a processor without VNNI adds them."""
+    x = np.linspace(0, 10, 512, dtype=np.float32)[None, None].repeat(8, axis=0)
+    right = run(in_int8(Tall(), pulses(LEARNT, 1, 512)), x)
+    integers = OnOpenVINO(Tall(), (1, 512), False, 1, "tall", integers=True)(x)
+    np.testing.assert_allclose(integers, right, atol=0.01 * right.max())
