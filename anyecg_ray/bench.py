@@ -1,9 +1,9 @@
 """Measure the stages, alone and end to end, in one run: figures from two runs are not comparable.
 
-Every rate is of steady state. The model alone is fed windows from memory, before and after the rest, and the mean
-of both counts; end to end is the very pipeline of `anyecg backfill`, its commits included, from the moment a fifth
-of the windows has come, when all queues are full; `published` is how ECGFounder's own code does it (published.py).
-The same records go through all of them, from the page cache.
+Every rate is of steady state. End to end is the very pipeline of `anyecg backfill`, its commits included, from the
+moment a fifth of the windows has come, when all queues are full. The model alone is fed windows from memory, in turns
+with the pipeline, which stands still meanwhile: what else a shared machine does then slows both alike. `published` is
+how ECGFounder's own code does it (published.py). The same records go through all of them, from the page cache.
 """
 
 import json
@@ -37,13 +37,16 @@ from anyecg_ray.bench_setup import Setup, decoded
 from anyecg_ray.config import InputError, JobError, Location
 from anyecg_ray.filters import without_median, zero_phase
 from anyecg_ray.machine import cores
-from anyecg_ray.predict import Predict, Source, fetch
+from anyecg_ray.predict import PIECE_WINDOWS, Predict, Source, fetch
 from anyecg_ray.preprocess import preprocess
 from anyecg_ray.sampling import Sampled, sampled
 from anyecg_ray.warehouses import Kind
 
 STAGE_S = 5.0
 """Seconds for which a stage alone runs."""
+
+PUBLISHED_WINDOWS = 640
+"""Windows of the published way, at least: its loader reads four batches ahead, which a short run would not count."""
 
 
 class Bench(Compute):
@@ -135,18 +138,30 @@ def _rate(work: Callable[[], int]) -> float:
     return done / (time.perf_counter() - started)
 
 
+class _Alone:
+    """The model fed with windows from memory; all its rates are kept."""
+
+    def __init__(self, setup: Setup, compute: Compute | None = None) -> None:
+        started = time.perf_counter()
+        self._estimator = Estimator(setup.bundle, compute or setup.settings)
+        self._start_s = time.perf_counter() - started
+        self._piece = setup.windows(PIECE_WINDOWS)
+        self.rates: list[float] = []
+
+    def measure(self) -> None:
+        """Once more."""
+        self.rates.append(_rate(lambda: len(self._estimator.logits(self._piece))))
+
+    def told(self) -> dict[str, Any]:
+        """Its figures."""
+        how = {"model_start_s": self._start_s, "computed_by": str(self._estimator.choice)}
+        return {"model_windows_per_s": float(np.mean(self.rates)), **how}
+
+
 def _model(setup: Setup, compute: Compute | None = None) -> dict[str, Any]:
-    started = time.perf_counter()
-    estimator = Estimator(setup.bundle, compute or setup.settings)
-    start_s = time.perf_counter() - started
-    x = setup.windows()
-
-    def some() -> int:
-        for part in np.split(x, 2):
-            estimator.logits(part)
-        return len(x)
-
-    return {"model_windows_per_s": _rate(some), "model_start_s": start_s, "computed_by": str(estimator.choice)}
+    alone = _Alone(setup, compute)
+    alone.measure()
+    return alone.told()
 
 
 def _model_each_way(setup: Setup) -> dict[str, Any]:
@@ -208,16 +223,19 @@ def _read_both(setup: Setup) -> dict[str, Any]:
 
 def _score(setup: Setup) -> dict[str, Any]:
     stages = {**_read(setup), **_preprocess(setup)}
-    before = _model(setup)
-    whole = _end_to_end(setup, setup.spans())
-    after = _model(setup)["model_windows_per_s"]
+    model = _Alone(setup)
+    model.measure()
+    whole = _end_to_end(setup, setup.spans(), model.measure)
+    model.measure()
     theirs = _published(setup)
-    alone = (before["model_windows_per_s"] + after) / 2
+    before, *turns, after = model.rates
+    alone = float(np.mean(turns or [before, after]))
     figures = {
         **stages,
-        **before,
+        **model.told(),
         "model_windows_per_s": alone,
-        "model_before_after": [before["model_windows_per_s"], after],
+        "model_before_after": [before, after],
+        "model_in_turns": turns,
     }
     figures |= {**whole, "end_to_end_over_model": whole["end_to_end_windows_per_s"] / alone}
     if theirs:
@@ -258,9 +276,12 @@ def _grown(setup: Setup, n: int, axis: bench_growth.Axis) -> dict[str, Any]:
     return _end_to_end(one, one.spans())
 
 
-def _end_to_end(setup: Setup, spans: int) -> dict[str, Any]:
-    """The back-fill's own pipeline and commits over a repeated manifest of so many spans."""
-    marks = Marks()
+def _end_to_end(setup: Setup, spans: int, turn: Callable[[], object] | None = None) -> dict[str, Any]:
+    """The back-fill's own pipeline and commits over a repeated manifest of so many spans.
+
+    turn: what is measured in turns with it.
+    """
+    marks = Marks(turn)
     with sampled() as use:
         spans_done = backfill(setup.job(spans, f"out-{spans}"), marks.watch).total()
     if marks.pieces < 3:
@@ -313,8 +334,11 @@ def _published(setup: Setup) -> dict[int, float]:
     if not storage.is_local(setup.source.archive):
         return {}
     strips = _strips(setup)
-    batches = setup.settings.published_batches
-    return {b: published.windows_per_s(setup.bundle, np.resize(strips, 3 * b).tolist(), b, cores()) for b in batches}
+    found = {}
+    for batch in setup.settings.published_batches:
+        some = np.resize(strips, batch * max(3, PUBLISHED_WINDOWS // batch)).tolist()
+        found[batch] = published.windows_per_s(setup.bundle, some, batch, cores())
+    return found
 
 
 def _strips(setup: Setup) -> Any:
