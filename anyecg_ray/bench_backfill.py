@@ -19,7 +19,7 @@ from anyecg_ray.publish import publishable
 from anyecg_ray.scoring import scored
 from anyecg_ray.warehouses import Kind, Sink, opened
 
-EVERY_S = 30.0
+EVERY_S = 15.0
 """Seconds of the pipeline's time after which something else has its turn."""
 
 WARM = 0.2
@@ -55,7 +55,7 @@ class Marks:
 
     def _take_turn(self, turn: Callable[[], object]) -> None:
         began = time.perf_counter()
-        with _workers_stopped():
+        with _ray_stopped():
             turn()
         self._stood += time.perf_counter() - began
         self._next = self.now() + EVERY_S
@@ -82,16 +82,16 @@ class Marks:
 
 
 @contextmanager
-def _workers_stopped() -> Iterator[None]:
-    """Ray's workers on this machine, stopped where they are for some seconds, so that nothing else computes."""
-    workers = [p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::")]
-    for worker in workers:
-        worker.suspend()
+def _ray_stopped() -> Iterator[None]:
+    """All of Ray's processes on this machine, stopped where they are for some seconds: nothing else computes."""
+    processes = psutil.Process().children(recursive=True)
+    for process in processes:
+        process.suspend()
     try:
         yield
     finally:
-        for worker in workers:
-            worker.resume()
+        for process in processes:
+            process.resume()
 
 
 def measured(job: Backfill, source: Source, kinds: list[Kind], postgres: str | None) -> dict[str, Any]:
