@@ -81,6 +81,8 @@ def _run(name: str, arguments: list[str]) -> int:
         raise InputError(
             f"unknown verb {name}; " + (f"did you mean {near[0]}?" if near else "`anyecg --help` lists them")
         )
+    # a thread that Ray Data leaves behind may come to Ray after it was shut down, and would start another one
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     settings = settings_of(name, arguments)
     getattr(importlib.import_module(f"anyecg_ray.{verb.module}"), verb.function)(settings)
     return 0

@@ -17,8 +17,8 @@ import ray
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.ending import on_sigterm
 
-RAY_DATA = ("iter_threaded", "StreamingExecutor")
-"""What the names of Ray Data's threads in a driver begin with."""
+RAY_DATA = ("iter_threaded", "StreamingExecutor", "ray-data-metadata-prefetch")
+"""What the names of those of Ray Data's threads in a driver begin with that come to an end."""
 
 PATIENCE = 5.0
 """Seconds for them to end; they look every tenth of one whether they should."""
@@ -49,6 +49,8 @@ def connected() -> Iterator[None]:
         yield
     finally:
         _wait_for_ray_data()
+        # another thread of it, "Prefetcher", never ends; what it may have to say of a Ray that is gone is for nobody
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         ray.shutdown()
 
 

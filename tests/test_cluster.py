@@ -1,5 +1,8 @@
 """Coming to Ray and leaving it."""
 
+import logging
+import subprocess
+import sys
 import threading
 import time
 
@@ -23,6 +26,21 @@ def test_ray_is_shut_down_once_ray_datas_threads_have_ended(monkeypatch):
     with cluster.connected():
         thread.start()
     assert order == ["thread", "shutdown"]
+    assert not logging.getLogger("ray.data").isEnabledFor(logging.ERROR)
+
+
+def test_who_comes_too_late_starts_no_other_ray():
+    """Ctrl-C ended with the traceback of a thread that had started a second Ray and asked it for the first one's."""
+    code = (
+        "from contextlib import suppress\n"
+        "from anyecg_ray.cli import main\n"
+        "with suppress(SystemExit): main(['backfill', '--help'])\n"
+        "import ray\n"
+        "try: ray.put(1)\n"
+        "except Exception as error: print(ray.is_initialized(), type(error).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False RaySystemError"
 
 
 def test_the_threads_of_ray_data_are_called_so(on_ray):
