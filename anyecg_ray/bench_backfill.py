@@ -1,97 +1,25 @@
 """Measure what exactly-once costs: the pipeline alone against the same with ledger and warehouse."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anyecg_ray import cluster, schema
 from anyecg_ray.backfill import Backfill, backfill, plan
+from anyecg_ray.bench_marks import Marks
 from anyecg_ray.model import load
 from anyecg_ray.predict import Source
 from anyecg_ray.publish import publishable
 from anyecg_ray.scoring import scored
 from anyecg_ray.warehouses import Kind, Sink, opened
 
-EVERY_S = 15.0
-"""Seconds of the pipeline's time after which something else has its turn."""
-
-WARM = 0.2
-"""Share of the windows that go by before the clock starts."""
-
 ROWS = 200_000
 """Published rows of the commit whose rate is measured."""
-
-
-class Marks:
-    """When how many windows had come out of the pipeline, by a clock that stands still while the pipeline does."""
-
-    def __init__(self, turn: Callable[[], object] | None = None) -> None:
-        """turn: something that is measured in turns with the pipeline, which is stopped meanwhile."""
-        self._turn, self._stood = turn, 0.0
-        self._marks: list[tuple[float, int]] = []
-        self.started = self.now()
-        self._next = self.started + EVERY_S
-
-    def now(self) -> float:
-        """Seconds of this clock."""
-        return time.perf_counter() - self._stood
-
-    def watch(self, blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Pass the blocks on."""
-        for block in blocks:
-            values = block.column("values").combine_chunks().flatten()
-            before = self._marks[-1][1] if self._marks else 0
-            self._marks.append((self.now(), before + len(values) - values.null_count))
-            if self._turn and self._marks[-1][0] >= self._next:
-                self._take_turn(self._turn)
-            yield block
-
-    def _take_turn(self, turn: Callable[[], object]) -> None:
-        began = time.perf_counter()
-        with _ray_stopped():
-            turn()
-        self._stood += time.perf_counter() - began
-        self._next = self.now() + EVERY_S
-
-    @property
-    def windows(self) -> int:
-        """All that came."""
-        return self._marks[-1][1]
-
-    @property
-    def pieces(self) -> int:
-        """Blocks that came."""
-        return len(self._marks)
-
-    @property
-    def first_s(self) -> float:
-        """Seconds until the first of them."""
-        return self._marks[0][0] - self.started
-
-    def rate(self, ended: float | None = None) -> float:
-        """Windows per second once warm, to the last of them or to `ended`."""
-        then, before = next(mark for mark in self._marks if mark[1] >= WARM * self.windows)
-        return (self.windows - before) / ((ended or self._marks[-1][0]) - then)
-
-
-@contextmanager
-def _ray_stopped() -> Iterator[None]:
-    """All of Ray's processes on this machine, stopped where they are for some seconds: nothing else computes."""
-    processes = psutil.Process().children(recursive=True)
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.resume()
 
 
 def measured(job: Backfill, source: Source, kinds: list[Kind], postgres: str | None) -> dict[str, Any]:

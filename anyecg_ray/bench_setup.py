@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from anyecg_ray import weights
+from anyecg_ray import published, storage, weights
 from anyecg_ray.backends import Compute
 from anyecg_ray.backfill import Backfill
 from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows, write_manifest
@@ -62,6 +63,19 @@ class Setup:
         """(n, leads, samples) float32 from these records, repeated where there are fewer."""
         x = np.concatenate([preprocess(record, self.source.recipe).x for record in map(decoded, self.fetched())])
         return np.resize(x, (n, *x.shape[1:]))
+
+    def strips(self) -> NDArray[np.object_]:
+        """All whole windows of records of 500 Hz, as the published way takes them."""
+        strips = []
+        for row in self.rows.to_pylist():
+            length = round(10 * (row["fs"] or 0))
+            for start in range(0, (row["n_samples"] or 0) - length + 1, max(1, length)) if row["fs"] == 500 else ():
+                first = row["start_sample"] + start
+                record = storage.join(self.source.archive, row["record_id"])
+                strips.append(published.Strip(record, first, first + length))
+        out = np.empty(len(strips), object)
+        out[:] = strips
+        return out
 
     def spans(self) -> int:
         """How many spans the records are, repeated until they give the windows that are asked for."""

@@ -1,4 +1,4 @@
-"""The network's convolutions in 8-bit integers, where there is no AMX: three fifths of bfloat16's time, half of float32's.
+"""The network's convolutions in 8-bit integers, where there is no AMX: half of float32's time, or less.
 
 Weights are rounded to 127 steps, each output channel by its own largest; what goes into a convolution to 256 steps
 between the least and the most that ECG-like windows bring there. These are waves of our own (pulses.py), because a
