@@ -7,6 +7,7 @@ from the object store. A bad span is a row with a status; no input raises out of
 """
 
 import itertools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -77,7 +78,7 @@ class Predict(Settings):
     """How the pipeline is laid out. The defaults suit one machine and a cluster alike."""
 
     actors: int = Field(0, ge=0)
-    """Copies of the model. 0: one for every GPU, else one for every 4 cores of the cluster."""
+    """Copies of the model. 0: one for every GPU, else one for every 4 cores of the cluster as it is at the start."""
 
     cpus_per_actor: float = Field(0, ge=0)
     """CPUs that Ray sets aside for one copy. 0: a quarter of its threads: reading has room beside copies that
@@ -94,12 +95,13 @@ class Predict(Settings):
         total = ray.cluster_resources()
         gpus = self.gpus_per_actor or (1.0 if total.get("GPU") and compute.backend != "openvino" else 0.0)
         # a copy lives on one node: what several nodes have together would fit on none of them
-        nodes = [n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]] or [1.0]
-        threads = compute.threads or max(1, min(THREADS, int(max(nodes))))
+        nodes = [cpus for n in ray.nodes() if n["Alive"] and (cpus := n["Resources"].get("CPU", 0.0))]
+        largest = max(nodes, default=math.inf)  # none is there yet: a cluster that grows when work waits for it
+        threads = compute.threads or max(1, int(min(THREADS, largest)))
         room = total.get("GPU", 0.0) / gpus if gpus else sum(cpus // threads for cpus in nodes)
         actors = self.actors or max(1, int(room))
         set_aside = self.cpus_per_actor or (1.0 if gpus else max(0.5, threads / 4))
-        reading = self.preprocess_cpus if gpus else max(0.1, min(self.preprocess_cpus, max(nodes) - set_aside))
+        reading = self.preprocess_cpus if gpus else max(0.1, min(self.preprocess_cpus, largest - set_aside))
         return Layout(actors, set_aside, gpus, reading, compute.model_copy(update={"threads": threads}))
 
 

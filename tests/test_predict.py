@@ -101,3 +101,11 @@ def test_reading_has_room_beside_copies_that_come_over_from_a_lost_node(nodes, c
     assert copies * layout.cpus + layout.reading <= max(nodes)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": float(sum(nodes)), "GPU": 1.0})
     assert Predict().for_cluster(Compute()).reading == 1
+
+
+def test_a_cluster_whose_machines_are_yet_to_come(monkeypatch):
+    """cluster.yaml begins with a head that runs no work: it says nothing about the machines that will."""
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 0.0}}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {})
+    layout = Predict(actors=4, preprocess_cpus=2).for_cluster(Compute())
+    assert (layout.actors, layout.compute.threads, layout.cpus, layout.reading) == (4, predict.THREADS, 1.0, 2)
