@@ -4,8 +4,17 @@ The message names the location, for the row of a table. A line that may end in a
 in an archive the location may tell whose it is, and so may what a library says.
 """
 
+import errno
+
 from anyecg_ray.config import InputError
 from anyecg_ray.schema import Status
+
+PASSING = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+    | {errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN}
+    | {errno.ENETUNREACH, errno.ENOLINK, errno.ENOTCONN, errno.ESHUTDOWN, errno.EBUSY}
+)
+"""What the operating system says of a network's folder that is out of reach, or of a process that holds too much."""
 
 
 class StorageError(InputError):
@@ -28,7 +37,7 @@ class RefusedError(StorageError):
 
 
 class TransientError(StorageError):
-    """A time-out, a 503, a dropped connection: another try may succeed."""
+    """A time-out, a 503, a dropped connection, a network's folder out of reach: another try may succeed."""
 
     reason = "storage failed"
 
@@ -54,7 +63,8 @@ def explain(error: Exception, uri: str) -> StorageError:
         mend = "check the permissions" if local else "check AWS_ACCESS_KEY_ID, AWS_PROFILE or the role"
         told = RefusedError(f"{uri}: access refused ({text}); {mend}")
         return _because(told, f"access refused ({kind}); {mend}")
-    if local or _is_final(error):
+    passing = local and getattr(error, "errno", None) in PASSING
+    if (local and not passing) or _is_final(error):
         return _because(StorageError(f"{uri}: {text}"), kind)
     return _because(TransientError(f"{uri}: storage failed ({name}: {text})"), f"storage failed ({kind})")
 

@@ -80,14 +80,13 @@ def read_ranges(ranges: Sequence[Range]) -> list[bytes | StorageError]:
 
 
 def _read_plain(ranges: Sequence[Range]) -> list[bytes | StorageError]:
-    if not ranges or is_local(ranges[0].uri):
-        return _read_many_local(ranges)
+    read = _read_many_local if not ranges or is_local(ranges[0].uri) else _fetch
     results: list[bytes | StorageError] = [TransientError(f"{r.uri}: not tried") for r in ranges]
     todo = list(range(len(ranges)))
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(0.2 * 2 ** (attempt - 1))
-        for i, result in zip(todo, _fetch([ranges[i] for i in todo]), strict=True):
+        for i, result in zip(todo, read([ranges[i] for i in todo]), strict=True):
             results[i] = result
         todo = [i for i in todo if isinstance(results[i], TransientError)]
         if not todo:

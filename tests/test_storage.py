@@ -1,11 +1,14 @@
 """Locations: the same behaviour for a folder and for S3, and what a fault of either turns into."""
 
+import errno
 import os
 
 import pytest
 from faulty_s3 import FaultyS3
 
 from anyecg_ray import locations, storage
+from anyecg_ray.faults import status_of
+from anyecg_ray.schema import Status
 from anyecg_ray.storage import MissingObject, Range, RefusedError, StorageError, TransientError
 
 
@@ -237,3 +240,35 @@ def test_an_endpoint_where_nobody_listens(s3, monkeypatch):
     storage.forget_clients()
     with pytest.raises(TransientError, match=r"127\.0\.0\.1:1"):
         storage.read_bytes(f"{s3}/x.dat")
+
+
+def failing(monkeypatch, number, times):
+    """Opening a file fails so many times, as the operating system says it."""
+    left = [times]
+
+    def opened(*arguments, **how):
+        if left[0]:
+            left[0] -= 1
+            raise OSError(number, os.strerror(number))
+        return open(*arguments, **how)
+
+    monkeypatch.setattr(storage, "open", opened, raising=False)
+    monkeypatch.setattr(storage.time, "sleep", lambda _: None)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE])
+def test_a_networks_folder_that_is_out_of_reach_for_a_while_is_tried_again(monkeypatch, tmp_path, number):
+    (tmp_path / "f").write_bytes(b"signal")
+    failing(monkeypatch, number, times=1)
+    assert storage.read_ranges([Range(str(tmp_path / "f"), 0, 6)]) == [b"signal"]
+    failing(monkeypatch, number, times=99)
+    (found,) = storage.read_ranges([Range(str(tmp_path / "f"), 0, 6)])
+    assert isinstance(found, TransientError)
+    assert status_of(found) is Status.TRANSIENT
+
+
+def test_what_no_other_try_can_mend_is_final(monkeypatch, tmp_path):
+    failing(monkeypatch, errno.ENAMETOOLONG, times=1)
+    (found,) = storage.read_ranges([Range(str(tmp_path / "f"), 0, 6)])
+    assert isinstance(found, StorageError)
+    assert status_of(found) is Status.MISSING_SIGNAL
