@@ -102,6 +102,7 @@ def load(model: type[S], verb: str, arguments: Sequence[str]) -> S:
     Raises InputError where a key is unknown, missing or of the wrong type, SystemExit for --help.
     """
     arguments = list(arguments)
+    _check_environment(model, verb)
     job = arguments.pop(0) if arguments and arguments[0].endswith(".toml") else None
     loader = _loader(model, verb, _read_job(job) if job else {})
     try:
@@ -112,6 +113,21 @@ def load(model: type[S], verb: str, arguments: Sequence[str]) -> S:
     except ValidationError as error:
         raise InputError(_explain_value(error, model, verb, job)) from None
     return model(**{name: getattr(found, name) for name in model.model_fields})  # settings, rid of their sources
+
+
+def _prefix(verb: str) -> str:
+    """What the variables of a verb's settings begin with."""
+    return f"ANYECG_{verb.upper().replace('-', '_')}_"
+
+
+def _check_environment(model: type[Settings], verb: str) -> None:
+    """Raises InputError for a variable that names no setting; of nested ones pydantic refuses the rest itself."""
+    known = {name for name, field in model.model_fields.items() if field.alias is None}
+    for variable in os.environ:
+        key = variable.upper().removeprefix(_prefix(verb)).lower()
+        if variable.upper().startswith(_prefix(verb)) and key.partition("__")[0] not in known:
+            flag = key.replace("__", ".").replace("_", "-")
+            raise InputError(f"environment: unknown setting {variable}; {_nearest(flag, model, verb)}")
 
 
 def fingerprint(content: Any) -> str:
@@ -147,7 +163,7 @@ def _loader(model: type[S], verb: str, job: dict[str, Any]) -> type[BaseSettings
     class Loader(model, BaseSettings):  # type: ignore[valid-type, misc]
         __doc__ = model.__doc__
         model_config = SettingsConfigDict(
-            env_prefix=f"ANYECG_{verb.upper().replace('-', '_')}_",
+            env_prefix=_prefix(verb),
             env_nested_delimiter="__",
             nested_model_default_partial_update=True,
             cli_prog_name=f"anyecg {verb}",

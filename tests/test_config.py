@@ -93,3 +93,19 @@ def test_help_shows_the_docstrings(capsys):
 
 def test_fingerprint_depends_on_values_not_on_order():
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1, "b": 3})
+
+
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [("ANYECG_JOB_MANIFST", "--manifest"), ("ANYECG_JOB_INNER__BATCHSIZE", "--inner.batch-size")],
+)
+def test_a_typo_in_the_environment_is_told(monkeypatch, variable, told):
+    monkeypatch.setenv(variable, "3")
+    with pytest.raises(InputError, match=f"environment: unknown setting .*did you mean {told}"):
+        load(Job, "job", ["--manifest", "x"])
+
+
+def test_variables_of_other_verbs_are_theirs(monkeypatch):
+    monkeypatch.setenv("ANYECG_OTHER_MANIFST", "3")
+    monkeypatch.setenv("ANYECG_CACHE", "/tmp")
+    assert load(Job, "job", ["--manifest", "x"]).manifest == "x"
