@@ -20,6 +20,9 @@ from anyecg_ray.ending import on_sigterm
 RAY_DATA = ("iter_threaded", "StreamingExecutor", "ray-data-metadata-prefetch")
 """What the names of those of Ray Data's threads in a driver begin with that come to an end."""
 
+PREFETCHER = "ray.data._internal.block_batching.util"
+"""Where the thread that never ends is at home."""
+
 PATIENCE = 5.0
 """Seconds for them to end; they look every tenth of one whether they should."""
 
@@ -49,8 +52,8 @@ def connected() -> Iterator[None]:
         yield
     finally:
         _wait_for_ray_data()
-        # another thread of it, "Prefetcher", never ends; what it may have to say of a Ray that is gone is for nobody
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        # another thread of it never ends; what it may have to say of a Ray that is gone is for nobody
+        logging.getLogger(PREFETCHER).setLevel(logging.CRITICAL)
         ray.shutdown()
 
 

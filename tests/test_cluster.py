@@ -26,7 +26,7 @@ def test_ray_is_shut_down_once_ray_datas_threads_have_ended(monkeypatch):
     with cluster.connected():
         thread.start()
     assert order == ["thread", "shutdown"]
-    assert not logging.getLogger("ray.data").isEnabledFor(logging.ERROR)
+    assert not logging.getLogger(cluster.PREFETCHER).isEnabledFor(logging.ERROR)
 
 
 def test_who_comes_too_late_starts_no_other_ray():
