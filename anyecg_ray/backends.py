@@ -47,7 +47,7 @@ class Compute(Settings):
     the model does not bear it, asked for or not, the next finer one is taken, and the run says so."""
 
     threads: int = Field(0, ge=0, le=1024)
-    """Cores for one model. 0: all of this machine."""
+    """Cores for one model. 0: all of this machine; in a back-fill up to 4 of a node's for each copy."""
 
     compiled: bool = False
     """On a GPU: through torch.compile, which takes a minute before the first window. On CPUs it gained nothing."""

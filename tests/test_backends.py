@@ -104,6 +104,16 @@ def test_what_the_model_does_not_bear_is_left(monkeypatch, everything_native, by
     assert [p for p in ("int8", "bfloat16") if f"{p} throughout moves" in choice.note] == left
 
 
+def test_what_was_found_too_coarse_is_not_even_loaded_again(monkeypatch, everything_native):
+    monkeypatch.setattr(backends, "_network", wrong_in(0.05, "int8", "bfloat16"))
+    bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
+    Estimator(bundle, Compute())
+    made, make = [], backends._network
+    monkeypatch.setattr(backends, "_network", lambda b, choice: made.append(choice.precision) or make(b, choice))
+    assert Estimator(bundle, Compute()).choice.precision == "float32"
+    assert made == ["float32"]
+
+
 def test_int8_is_left_for_float32_where_bfloat16_is_not_native(monkeypatch, everything_native):
     monkeypatch.setattr(backends, "_bfloat16_is_native", lambda: False)
     monkeypatch.setattr(backends, "_network", wrong_in(0.05, "int8"))

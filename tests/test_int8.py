@@ -111,6 +111,12 @@ class Tall(nn.Module):
         return self.grouped(functional.silu(self.dense(functional.silu(self.first_conv(x)))))
 
 
+def test_two_products_fit_the_16_bits_in_which_some_processors_add_them(bundle):
+    for conv in (m for m in rounded(bundle).modules() if hasattr(m, "steps")):
+        steps = (conv.conv.weight / conv.steps[:, None, None]).abs().max().round().item()
+        assert 2 * 255 * steps < 2**15
+
+
 @native
 def test_no_sum_is_cut_off():
     """Two products of 8 bits do not fit into the 16 in which a processor without VNNI adds them."""
