@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 import psutil
 import pyarrow as pa
 
+from anyecg_ray.config import InputError
+
 EVERY_S = 15.0
 """Seconds of the pipeline's time after which something else has its turn."""
 
@@ -39,8 +41,11 @@ class Marks:
             yield block
 
     def _take_turn(self, turn: Callable[[], object]) -> None:
-        began = time.perf_counter()
-        with _ray_stopped():
+        began, processes = time.perf_counter(), psutil.Process().children(recursive=True)
+        if not any(process.name() == "raylet" for process in processes):
+            self._turn = None  # Ray runs elsewhere, or was started by somebody else: it would not stand still
+            return
+        with _stopped(processes):
             turn()
         self._stood += time.perf_counter() - began
         self._next = self.now() + EVERY_S
@@ -51,25 +56,24 @@ class Marks:
         return self._marks[-1][1]
 
     @property
-    def pieces(self) -> int:
-        """Blocks that came."""
-        return len(self._marks)
-
-    @property
     def first_s(self) -> float:
         """Seconds until the first of them."""
         return self._marks[0][0] - self.started
 
     def rate(self, ended: float | None = None) -> float:
-        """Windows per second once warm, to the last of them or to `ended`."""
+        """Windows per second once warm, to the last of them or to `ended`.
+
+        Raises InputError where they were too few for that.
+        """
+        if len(self._marks) < 3:
+            raise InputError("setting windows: too few to reach a steady state; give 3000")
         then, before = next(mark for mark in self._marks if mark[1] >= WARM * self.windows)
         return (self.windows - before) / ((ended or self._marks[-1][0]) - then)
 
 
 @contextmanager
-def _ray_stopped() -> Iterator[None]:
-    """All of Ray's processes on this machine, stopped where they are for some seconds: nothing else computes."""
-    processes = psutil.Process().children(recursive=True)
+def _stopped(processes: list[psutil.Process]) -> Iterator[None]:
+    """Processes stopped where they are: Ray's, workers and all, so that nothing else computes."""
     try:
         for process in processes:
             with suppress(psutil.NoSuchProcess):

@@ -25,6 +25,7 @@ import psutil
 import requests
 import wfdb
 
+from anyecg_ray.backends import Compute
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.record import Record
 from anyecg_ray.sampling import all_mb
@@ -62,6 +63,7 @@ class Server(NamedTuple):
 
 def measured(
     bundle: str,
+    compute: Compute,
     record: Record,
     ecg_seconds: int,
     folder: Path,
@@ -76,7 +78,7 @@ def measured(
     if shutil.which("hey") is None:
         raise InputError("bench serve loads the endpoint with hey, which is not here; apt install hey, or brew")
     load = _Load(folder, record, ecg_seconds)
-    with _served(bundle, folder) as server:
+    with _served(bundle, compute, folder) as server:
         windows = load.windows(server)
         load.run(server, 8, 5)  # warms up
         figures: dict[str, Any] = {f"connections_{n}": _told(load.run(server, n, seconds)) for n in connections}
@@ -208,7 +210,7 @@ def _name(process: psutil.Process) -> str:
 
 
 @contextmanager
-def _served(bundle: str, folder: Path) -> Iterator[Server]:
+def _served(bundle: str, compute: Compute, folder: Path) -> Iterator[Server]:
     """`anyecg serve` for the length of a block."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -216,7 +218,9 @@ def _served(bundle: str, folder: Path) -> Iterator[Server]:
     log = folder / "serve.log"
     with log.open("w") as out:
         line = [sys.executable, "-m", "anyecg_ray", "serve", "--bundle", bundle, "--no-auth", "--port", str(port)]
-        process = subprocess.Popen([*line, "--limits.rate", "0"], stdout=out, stderr=out)
+        line += ["--limits.rate", "0", "--backend", compute.backend, "--precision", compute.precision]
+        line += ["--threads", str(compute.threads), *(["--compiled"] if compute.compiled else [])]
+        process = subprocess.Popen(line, stdout=out, stderr=out)
     server = Server(f"http://127.0.0.1:{port}", psutil.Process(process.pid))
     try:
         _wait(server, process, log)

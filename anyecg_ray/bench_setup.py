@@ -2,25 +2,29 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anyecg_ray import published, storage, weights
+from anyecg_ray import published, storage, weights, zips
 from anyecg_ray.backends import Compute
 from anyecg_ray.backfill import Backfill
+from anyecg_ray.config import InputError
 from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows, write_manifest
 from anyecg_ray.model import Bundle, load
 from anyecg_ray.predict import Fetched, Source, fetch
 from anyecg_ray.preprocess import preprocess
-from anyecg_ray.record import Record, decode
+from anyecg_ray.record import Record, RecordError, decode
 from anyecg_ray.schema import Status
 from anyecg_ray.synthetic import write_archive
 
 if TYPE_CHECKING:
     from anyecg_ray.bench import Bench
+
+WINDOW = 5000
+"""Samples of a window of the published way."""
 
 
 class Setup:
@@ -34,7 +38,9 @@ class Setup:
     def bundle(self) -> Bundle:
         """The model."""
         if self.settings.bundle is None:
-            weights.init(weights.Init(out=self.uri, preset="full"))
+            # what grows is measured beside a network so small that everything but the model counts
+            preset: Literal["tiny", "full"] = "tiny" if self.settings.what == "growth" else "full"
+            weights.init(weights.Init(out=self.uri, preset=preset))
         return load(self.uri)
 
     @cached_property
@@ -55,9 +61,17 @@ class Setup:
         return pa.concat_tables(read_rows(uri, g, 0, n) for g, n in enumerate(open_manifest(uri).row_groups))
 
     def fetched(self) -> list[Fetched]:
-        """The first spans that can be read, with their bytes."""
-        found = fetch(self.rows.slice(0, 64), self.source)
-        return [f for f in found if f.status is Status.OK]
+        """Those of the first spans that have windows for this model, with their bytes. Raises InputError."""
+        found = [f for f in fetch(self.rows.slice(0, 64), self.source) if self._has_windows(f)]
+        if not found:
+            raise InputError(f"{self.source.archive}: none of its first spans has a window for this model")
+        return found
+
+    def _has_windows(self, span: Fetched) -> bool:
+        try:
+            return span.status is Status.OK and bool(preprocess(decoded(span), self.source.recipe).usable.any())
+        except RecordError:
+            return False
 
     def windows(self, n: int = 512) -> np.ndarray:
         """(n, leads, samples) float32 from these records, repeated where there are fewer."""
@@ -65,14 +79,14 @@ class Setup:
         return np.resize(x, (n, *x.shape[1:]))
 
     def strips(self) -> NDArray[np.object_]:
-        """All whole windows of records of 500 Hz, as the published way takes them."""
-        strips = []
-        for row in self.rows.to_pylist():
-            length = round(10 * (row["fs"] or 0))
-            for start in range(0, (row["n_samples"] or 0) - length + 1, max(1, length)) if row["fs"] == 500 else ():
-                first = row["start_sample"] + start
-                record = storage.join(self.source.archive, row["record_id"])
-                strips.append(published.Strip(record, first, first + length))
+        """All whole windows that the published way can read: 500 Hz, the model's leads by name, files in a folder."""
+        strips, names = [], {lead.upper() for lead in self.source.recipe.leads}
+        for row in self.rows.to_pylist() if storage.is_local(self.source.archive) else ():
+            readable = row["status"] == Status.OK and row["fs"] == 500 and zips.MARK not in row["record_id"]
+            if readable and names <= {lead.upper() for lead in row["leads"]}:
+                record, begins = storage.join(self.source.archive, row["record_id"]), row["start_sample"]
+                starts = range(begins, begins + (row["n_samples"] or 0) - WINDOW + 1, WINDOW)
+                strips += [published.Strip(record, start, start + WINDOW) for start in starts]
         out = np.empty(len(strips), object)
         out[:] = strips
         return out

@@ -2,31 +2,34 @@
 
 import platform
 from collections.abc import Iterator
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
+
 from anyecg_ray import __version__
-from anyecg_ray.machine import cores
+from anyecg_ray.machine import cores, processor, version
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, and the versions of what computes."""
+    """Processor, cores, memory, GPUs, and the versions of what computes; of what is not installed none."""
     names = ("ray", "torch", "openvino", "numpy", "scipy", "wfdb", "pyarrow")
-    cpu = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), "")
+    versions = {"anyecg_ray": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}
     return {
-        "processor": cpu.partition(":")[2].strip() or platform.processor(),
+        "processor": processor()[0],
         "cores": cores(),
-        "versions": {"anyecg_ray": __version__, "python": platform.python_version(), **{n: version(n) for n in names}},
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "versions": versions,
     }
 
 
 def show(figures: dict[str, Any]) -> None:
-    """Print the machine and every figure."""
+    """Print the machine and every figure; the samples over time are for the JSON."""
     where = figures["machine"]
-    print(f"\n{where['processor']}, {where['cores']} cores")
+    print(f"\n{where['processor']}, {where['cores']} cores, {where['memory_gb']:.0f} GB", *where["gpus"], sep=", ")
     for name, value in _flat(figures):
-        if not name.startswith(("machine", "settings")):
+        if not name.startswith(("machine", "settings", "over_time")):
             told = f"{value:,.3g}" if isinstance(value, float) and value < 100 else value
             told = f"{value:,.0f}" if isinstance(value, float) and value >= 100 else told
             print(f"  {name:40} {told}")

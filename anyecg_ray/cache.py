@@ -6,15 +6,14 @@ Names are fingerprints of all that a content depends on, so that nothing in ther
 import json
 import logging
 import os
-import platform
 from collections.abc import Callable
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from anyecg_ray import __version__, storage
 from anyecg_ray.config import fingerprint
+from anyecg_ray.machine import processor, version
 
 log = logging.getLogger(__name__)
 
@@ -42,16 +41,4 @@ def number(depends_on: list[Any], measure: Callable[[], float]) -> float:
 @lru_cache
 def _machine() -> tuple[str, ...]:
     """The processor, and the versions of what computes."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = sorted({x for x in lines if x.startswith(("model name", "model\t", "stepping", "flags"))})
-    except OSError:
-        processor = [platform.processor()]
-    return (*processor, *(f"{name} {_version(name)}" for name in ("torch", "openvino", "numpy")))
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+    return (*processor(), *(f"{name} {version(name)}" for name in ("torch", "openvino", "numpy")))

@@ -1,8 +1,31 @@
 """What this machine offers."""
 
 import os
+import platform
+from importlib import metadata
+from pathlib import Path
 
 
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> list[str]:
+    """What tells one kind of processor from another, its name first."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return [platform.processor()]
+    told = {
+        key: next((x for x in lines if x.startswith(key)), "") for key in ("model name", "model\t", "stepping", "flags")
+    }
+    return [told.pop("model name").partition(":")[2].strip() or platform.processor(), *told.values()]
+
+
+def version(package: str) -> str:
+    """Of an installed package; empty where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

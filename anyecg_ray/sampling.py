@@ -1,31 +1,55 @@
-"""What a stretch of work takes of the machine, sampled over time: processor, and memory of driver and workers."""
+"""What a stretch of work takes of the machine, sampled over time: processors, memory, and GPUs where there are any."""
 
+import shutil
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psutil
 
-EVERY_S = 0.5
+EVERY_S = 1.0
+
+COUNTERS = ("seconds", "cpu", "driver_mb", "all_mb", "gpu", "gpu_mb")
 
 
 @dataclass
 class Sampled:
     """Samples of one stretch, complete once it has ended."""
 
-    cpu: list[float] = field(default_factory=list)
-    """Share of all cores that was busy, one each half second."""
-    driver_mb: float = 0.0
-    """Peak resident memory of this process."""
-    all_mb: float = 0.0
-    """Peak of this process and all that it started; what they share counts once for each."""
+    over_time: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in COUNTERS})
+    """A value each second: `seconds` since the stretch began; `cpu`, the share of all cores that was busy;
+    `driver_mb` and `all_mb`, resident memory of this process, and with all that it started (what they share counts
+    once for each); `gpu` and `gpu_mb`, share of time and memory of the busiest GPU, empty where there is none."""
+    _aside: bool = False
 
+    @property
     def cpu_share(self) -> float:
         """Median share of all cores that was busy, the first fifth left out."""
-        steady = sorted(self.cpu[len(self.cpu) // 5 :])
-        return steady[len(steady) // 2] if steady else 0.0
+        return _median(self.over_time["cpu"])
+
+    @property
+    def gpu_share(self) -> float:
+        """The same of the busiest GPU; 0 where there is none."""
+        return _median(self.over_time["gpu"])
+
+    def peak(self, name: str) -> float:
+        """The highest of these samples."""
+        return max(self.over_time[name], default=0.0)
+
+    def leave_out(self, work: Callable[[], object]) -> Callable[[], None]:
+        """The same work, during which nothing is sampled."""
+
+        def aside() -> None:
+            self._aside = True
+            try:
+                work()
+            finally:
+                self._aside = False
+
+        return aside
 
 
 @contextmanager
@@ -33,7 +57,6 @@ def sampled() -> Iterator[Sampled]:
     """Sample while the block runs."""
     found, stop = Sampled(), threading.Event()
     thread = threading.Thread(target=_sample, args=(found, stop), daemon=True)
-    psutil.cpu_percent()  # sets the start of the first interval
     thread.start()
     try:
         yield found
@@ -43,12 +66,32 @@ def sampled() -> Iterator[Sampled]:
 
 
 def _sample(found: Sampled, stop: threading.Event) -> None:
-    me = psutil.Process()
-    while not stop.is_set():
-        time.sleep(EVERY_S)
-        found.cpu.append(psutil.cpu_percent() / 100)
-        found.driver_mb = max(found.driver_mb, _resident_mb(me))
-        found.all_mb = max(found.all_mb, all_mb(me))
+    me, began, aside = psutil.Process(), time.monotonic(), False
+    smi = shutil.which("nvidia-smi")
+    psutil.cpu_percent()  # sets the start of this thread's first interval
+    while not stop.wait(EVERY_S):
+        cpu, before, aside = psutil.cpu_percent() / 100, aside, found._aside
+        if aside or before:  # the interval had a part of what is left out
+            continue
+        values = [time.monotonic() - began, cpu, _resident_mb(me), all_mb(me), *(_gpu(smi) if smi else ())]
+        for name, value in zip(COUNTERS, values, strict=False):
+            found.over_time[name].append(value)
+
+
+def _gpu(smi: str) -> tuple[float, float]:
+    """Share of time in which it computes, and MB in use, of the busiest GPU."""
+    line = [smi, "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(line, capture_output=True, text=True, timeout=5, check=True).stdout
+        busiest = max(tuple(float(x) for x in row.split(",")) for row in said.splitlines() if row.strip())
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return float("nan"), float("nan")
+    return busiest[0] / 100, busiest[1] * 2**20 / 1e6
+
+
+def _median(samples: list[float]) -> float:
+    steady = sorted(x for x in samples[len(samples) // 5 :] if x == x)
+    return steady[len(steady) // 2] if steady else 0.0
 
 
 def all_mb(process: psutil.Process) -> float:

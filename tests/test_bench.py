@@ -1,11 +1,20 @@
 """The benchmark runs and writes what it promises; how fast anything is, is not for a test to say."""
 
 import json
+import os
+import subprocess
+import time
+from importlib import metadata
+from importlib.metadata import PackageNotFoundError
 
+import numpy as np
+import psutil
+import pyarrow as pa
 import pytest
 import wfdb
 
-from anyecg_ray import bench, bench_growth
+from anyecg_ray import bench, bench_growth, bench_marks, bench_table, sampling
+from anyecg_ray.bench_setup import Setup
 from anyecg_ray.cli import main
 from anyecg_ray.config import InputError
 from anyecg_ray.model import load
@@ -39,7 +48,8 @@ def test_a_stage_alone(what, keys, bundle, data, capsys):
     assert all(key in shown for key in keys)
 
 
-def test_score_writes_the_figures_that_others_read(bundle, data, tmp_path):
+def test_score_writes_the_figures_that_others_read(bundle, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_marks, "EVERY_S", 1.0)
     archive = str(data / "cinc2021" / "training" / "georgia")
     out = tmp_path / "bench.json"
     flags = ["--windows", "3000", "--published-batches", "[4]", "--json", str(out), "--bundle", bundle]
@@ -54,6 +64,11 @@ def test_score_writes_the_figures_that_others_read(bundle, data, tmp_path):
     assert 2500 < told["end_to_end_windows"] < 3500
     assert told["machine"]["cores"] >= 1
     assert 0 < told["driver_peak_mb"] < told["all_peak_mb"]
+    assert told["model_in_turns"]
+    assert told["model_windows_per_s"] == pytest.approx(sum(told["model_in_turns"]) / len(told["model_in_turns"]))
+    assert all(0 <= share <= 1 for share in told["over_time"]["cpu"])
+    assert sorted(told["over_time"]["seconds"]) == told["over_time"]["seconds"] != []
+    assert all(p.status() != psutil.STATUS_STOPPED for p in psutil.Process().children(recursive=True))
 
 
 @pytest.mark.slow
@@ -82,6 +97,109 @@ def test_what_exactly_once_costs(bundle, data, tmp_path):
     assert told["50_shards"]["resume_s"] > 0
     assert told["finished"]["spans"] == 2000
     assert told["finished"]["backfill_peak_mb"] > told["finished"]["status_peak_mb"] > 0
+
+
+def test_the_pipelines_clock_stands_still_while_another_has_its_turn(monkeypatch):
+    monkeypatch.setattr(bench_marks, "EVERY_S", 0.0)
+    # a process called raylet, as Ray's is, that counts for as long as it may run
+    child = subprocess.Popen(["bash", "-c", "exec -a raylet sleep 60"])
+    seen = []
+
+    def turn():
+        seen.append(psutil.Process(child.pid).status())
+        time.sleep(0.3)
+
+    monkeypatch.setattr(psutil.Process, "name", lambda self: "raylet" if self.pid == child.pid else "other")
+    marks = bench_marks.Marks(turn)
+    block = pa.table({"values": pa.array([[[0.5]]], pa.list_(pa.list_(pa.float32())))})
+    began = time.perf_counter()
+    for _ in marks.watch([block] * 4):
+        assert psutil.Process(child.pid).status() != psutil.STATUS_STOPPED
+    child.kill()
+    child.wait()
+    assert seen == [psutil.STATUS_STOPPED] * 4
+    assert marks.windows == 4
+    assert time.perf_counter() - began - (marks.now() - marks.started) >= 1.2
+
+
+def test_a_ray_of_somebody_elses_is_not_made_to_stand_still(monkeypatch):
+    monkeypatch.setattr(bench_marks, "EVERY_S", 0.0)
+    monkeypatch.setattr(psutil.Process, "children", lambda *_, **__: [])
+    marks = bench_marks.Marks(lambda: pytest.fail("its turn came beside a pipeline at work"))
+    block = pa.table({"values": pa.array([[[0.5]]], pa.list_(pa.list_(pa.float32())))})
+    assert len(list(marks.watch([block] * 4))) == 4
+
+
+def test_what_is_left_out_is_not_sampled(monkeypatch):
+    monkeypatch.setattr(sampling, "EVERY_S", 0.05)
+    with sampling.sampled() as use:
+        time.sleep(0.2)
+        before = len(use.over_time["cpu"])
+        use.leave_out(lambda: time.sleep(0.5))()
+        assert len(use.over_time["cpu"]) - before <= 1
+        time.sleep(0.3)
+    assert len(use.over_time["cpu"]) > before + 1
+    assert 0 <= use.cpu_share <= 1
+    assert use.peak("all_mb") >= use.peak("driver_mb") > 10
+
+
+def test_gpus_are_sampled_where_there_is_the_tool(monkeypatch, tmp_path):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho '35, 1000'; echo '80, 500'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(sampling, "EVERY_S", 0.05)
+    with sampling.sampled() as use:
+        time.sleep(0.4)
+    assert use.gpu_share == 0.8
+    assert use.peak("gpu_mb") == pytest.approx(524.288)
+    tool.write_text("#!/bin/sh\necho 'N/A'\n")
+    with sampling.sampled() as use:
+        time.sleep(0.4)
+    assert use.gpu_share == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--postgres", "postgresql://u:secret@h/db"], "setting postgres: holds a password"),
+        (["--json", "/proc/nowhere/bench.json"], "/proc/nowhere/bench.json"),
+    ],
+)
+def test_what_cannot_be_used_is_told_before_anything_is_measured(flags, told, bundle, data, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "_MEASURES", {"model": lambda _: pytest.fail("it was measured")})
+    assert main(["bench", "model", "--archive", str(data / "mitdb"), "--bundle", bundle, *flags]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert "secret" not in said
+    assert said.count("\n") == 1
+
+
+def test_an_archive_without_windows_for_the_model(bundle, tmp_path, capsys):
+    wfdb.wrsamp("r", 500, ["mV"], ["V9"], np.zeros((6000, 1)), fmt=["16"], write_dir=str(tmp_path))
+    assert main(["bench", "preprocess", "--archive", str(tmp_path), "--bundle", bundle]) == 2
+    assert "none of its first spans has a window for this model" in capsys.readouterr().err
+
+
+def test_an_archive_that_the_published_way_cannot_read(bundle, data, tmp_path):
+    """MIT-BIH is of 360 Hz."""
+    settings = bench.Bench(what="score", archive=str(data / "mitdb"), bundle=bundle)
+    assert bench._published(Setup(settings, str(tmp_path))) == {}
+
+
+def test_figures_without_openvino(monkeypatch):
+    def absent(name):
+        if name == "openvino":
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(metadata, "version", absent)
+    assert bench_table.machine()["versions"]["openvino"] == ""
+
+
+def test_growth_is_measured_with_the_smallest_network(tmp_path):
+    setup = Setup(bench.Bench(what="growth"), str(tmp_path))
+    assert setup.bundle.card.model_id == "untrained-tiny"
 
 
 def test_an_unknown_stage(capsys):
