@@ -69,7 +69,9 @@ def _watch(notes: Any, stop: threading.Event, epochs: int, folder: str) -> None:
     while not ended:
         ended = stop.wait(1.0)
         try:
-            latest, done = ray.get(notes.read.remote(), timeout=10)
+            latest, done = ray.get(notes.read.remote(), timeout=60 if ended else 10)
+        except ray.exceptions.GetTimeoutError:  # a machine that is busy starting answers later
+            continue
         except Exception:  # Ray is going down: what there was has been shown
             break
         for epoch in done[seen:]:
