@@ -88,12 +88,14 @@ def choose(compute: Compute) -> Choice:
             "(pip install 'anyecg_ray[cpu]'), or another precision"
         )
     precision = _fastest(device, found) if compute.precision == "auto" else compute.precision
+    if found and precision == "bfloat16" and not _bfloat16_is_native():
+        precision = "float32"  # which OpenVINO computes there, without a word
     notes = []
     if device == "cpu" and not found and compute.backend == "auto":
         notes.append(
             "OpenVINO is not installed (pip install 'anyecg_ray[cpu]'): PyTorch takes two to three times as long"
         )
-    if compute.precision == "auto" and precision == "float32":
+    if compute.precision != "float32" and precision == "float32":
         notes.append("this processor does not multiply bfloat16: float32")
     if compute.compiled and device == "cpu":
         notes.append("nothing is compiled for a CPU")

@@ -143,6 +143,11 @@ def test_the_fastest_that_the_processor_multiplies(monkeypatch, int8, bfloat16, 
     assert choose(Compute()).precision == fastest
     assert ("does not multiply" in choose(Compute()).note) == (fastest == "float32")
     assert choose(Compute(backend="torch")).precision == ("bfloat16" if bfloat16 else "float32")
+    # OpenVINO would compute it in float32 and not say so
+    asked = choose(Compute(backend="openvino", precision="bfloat16"))
+    assert (asked.precision, "does not multiply" in asked.note) == (
+        ("bfloat16", False) if bfloat16 else ("float32", True)
+    )
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
