@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import reference
 import torch
-from golden_rule import rule_state
+from golden_rule import Z_SCORES, rule_state
 
+from anyecg_ray import backends
 from anyecg_ray.backfill import Backfill, backfill
 from anyecg_ray.manifest import Manifest, manifest
 from anyecg_ray.weights import ImportWeights, import_weights
@@ -88,7 +89,8 @@ def test_float32_is_the_authors_way(archive, expected, spans, bundle, leads, tmp
     assert apart.max() <= 1e-4
 
 
-@pytest.mark.parametrize("leads", [1, 12])
+# of 12 leads the default is float32 for these weights, which is held above
+@pytest.mark.parametrize("leads", [1, pytest.param(12, marks=pytest.mark.slow)])
 def test_the_default_stays_close(expected, spans, bundle, leads, tmp_path, on_ray):
     rows, starts, by = scored(spans, bundle(leads), tmp_path)
     apart = differences(rows, expected(starts, leads))
@@ -98,9 +100,12 @@ def test_the_default_stays_close(expected, spans, bundle, leads, tmp_path, on_ra
     assert "float32" in by[0] or leads == 1
 
 
+@pytest.mark.slow
 def test_bfloat16_on_request(expected, spans, bundle, tmp_path, on_ray):
     rows, starts, by = scored(spans, bundle(12), tmp_path, precision="bfloat16")
-    assert "bfloat16 (in the first 3 stages" in by[0]  # throughout, PyTorch's own too is 0.045 and 0.006 off
+    # throughout, PyTorch's own too is 0.045 and 0.006 off
+    native = backends._bfloat16_is_native()
+    assert ("bfloat16 (in the first 3 stages" if native else "float32 (this processor does not") in by[0]
     apart = differences(rows, expected(starts, 12))
     assert apart.max() <= 0.02
     assert apart.mean() <= 0.003
@@ -114,5 +119,6 @@ def test_torch_does_the_same_without_openvino(expected, spans, bundle, tmp_path,
 
 def test_the_reference_is_the_golden_preprocessing(golden):
     arrays = np.load(golden / "preprocess.npz")
-    np.testing.assert_allclose(reference.normalised(arrays["raw_mv"]), arrays["finetune_12"], atol=1e-6)
-    np.testing.assert_allclose(reference.normalised(arrays["raw_mv"][1:2]), arrays["finetune_lead_ii"], atol=1e-6)
+    atol = Z_SCORES
+    np.testing.assert_allclose(reference.normalised(arrays["raw_mv"]), arrays["finetune_12"], atol=atol)
+    np.testing.assert_allclose(reference.normalised(arrays["raw_mv"][1:2]), arrays["finetune_lead_ii"], atol=atol)

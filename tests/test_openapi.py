@@ -48,6 +48,7 @@ def test_no_generated_request_is_answered_otherwise_than_described(server, tmp_p
     assert requests.get(server.url + "/readyz", timeout=30).status_code == 200
 
 
+@pytest.mark.slow
 def test_nor_is_a_generated_batch(server, tmp_path):
     # a batch is accepted whose ECGs are not: each has its own status
     without = "positive_data_acceptance,negative_data_rejection"

@@ -214,6 +214,7 @@ def test_an_unreadable_file_waits_for_the_next_run(data, tmp_path, bundle, capsy
     assert len(list((tmp_path / "packed" / "packs").glob("*.arrow"))) == 1
 
 
+@pytest.mark.slow
 def test_a_pack_that_is_cut_or_gone_is_rows_with_a_status(indexed, packed, bundle, tmp_path):
     whole = scored(packed / "manifest.parquet", bundle, tmp_path / "a")
     broken = tmp_path / "broken"

@@ -214,6 +214,7 @@ print(unfinished.work(plan.source, plan.indicators, plan.clock, plan.draws, plan
 """
 
 
+@pytest.mark.slow
 def test_a_cut_off_run_s_name_is_of_all_that_decides_it(archive: Path) -> None:
     """The same in every process, whatever the order of its sets; another for one other result."""
 

@@ -431,6 +431,7 @@ def test_the_config_file_for_serve_deploy_is_one():
     assert not given["logging_config"]["enable_access_log"]
 
 
+@pytest.mark.slow
 def test_the_command_line_serves_and_ends_when_told(bundles, tmp_path):
     port = free_port()
     line = [sys.executable, "-m", "anyecg_ray", "serve", "--bundle", bundles[0], "--no-auth", "--port", str(port)]
