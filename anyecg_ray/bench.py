@@ -186,7 +186,7 @@ def _model_each_way(setup: Setup) -> dict[str, Any]:
 
 
 def _preprocess(setup: Setup) -> dict[str, Any]:
-    records = [decoded(f) for f in setup.fetched()]
+    records = [decoded(f) for f in setup.fetched]
     raw = np.random.default_rng(0).standard_normal((64, 5000)).cumsum(axis=1)
     recipe = setup.source.recipe
 
@@ -215,7 +215,7 @@ def _preprocess(setup: Setup) -> dict[str, Any]:
 
 def _read(setup: Setup) -> dict[str, Any]:
     rows = setup.rows.slice(0, 64)
-    fetched = setup.fetched()
+    fetched = setup.fetched
     size = sum(len(b) for f in fetched for b in f.blobs.values())
     fetching = _rate(lambda: sum(len(b) for f in fetch(rows, setup.source) for b in f.blobs.values()))
     decoding = _rate(lambda: sum(decoded(f).signals.nbytes and 1 for f in fetched))
@@ -325,7 +325,7 @@ def _train(setup: Setup) -> dict[str, Any]:
 def _serve(setup: Setup) -> dict[str, Any]:
     load, model = setup.settings, _Alone(setup)
     model.measure()
-    record = decoded(setup.fetched()[0])
+    record = decoded(setup.fetched[0])
     figures = bench_serve.measured(
         setup.uri, load, record, load.ecg_seconds, Path(setup.folder), load.connections, load.load_seconds,
         load.soak_minutes,

@@ -60,6 +60,7 @@ class Setup:
         uri = self.source.manifest
         return pa.concat_tables(read_rows(uri, g, 0, n) for g, n in enumerate(open_manifest(uri).row_groups))
 
+    @cached_property
     def fetched(self) -> list[Fetched]:
         """Those of the first spans that have windows for this model, with their bytes. Raises InputError."""
         found = [f for f in fetch(self.rows.slice(0, 64), self.source) if self._has_windows(f)]
@@ -75,7 +76,7 @@ class Setup:
 
     def windows(self, n: int = 512) -> np.ndarray:
         """(n, leads, samples) float32 from these records, repeated where there are fewer."""
-        x = np.concatenate([preprocess(record, self.source.recipe).x for record in map(decoded, self.fetched())])
+        x = np.concatenate([preprocess(record, self.source.recipe).x for record in map(decoded, self.fetched)])
         return np.resize(x, (n, *x.shape[1:]))
 
     def strips(self) -> NDArray[np.object_]:
