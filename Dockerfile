@@ -37,5 +37,6 @@ RUN extras=warehouse && if [ "$DEVICE" = cpu ]; then extras="cpu,$extras"; fi \
 RUN useradd --create-home --uid 1000 anyecg
 USER 1000
 WORKDIR /home/anyecg
-ENV PYTHONUNBUFFERED=1
+# Ray does not tell its makers how it is used
+ENV PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0
 CMD ["anyecg", "--help"]

@@ -11,8 +11,9 @@ INSTALLED := .venv/installed
 demo: $(INSTALLED)
 	$(BIN)/anyecg demo --out demo
 
+# two files of tests at a time: half of what they do is wait for Ray's processes
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

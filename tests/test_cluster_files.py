@@ -142,6 +142,7 @@ def test_every_start_is_with_a_token_and_the_dashboard_stays_on_the_head(cluster
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=token" in start for start in starts)
     assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert "--disable-usage-stats" in starts[0]
     assert f"AWS_DEFAULT_REGION={cluster['provider']['region']};" in starts[0]
     assert "/home/ubuntu/.ray/auth_token" in cluster["file_mounts"]
 
@@ -206,6 +207,10 @@ def test_the_image_agrees_with_the_package(dockerfile):
         choice = f"DEVICE={device}; {install.partition('&& python')[0]}; echo $extras"
         assert set(subprocess.check_output(["sh", "-c", choice], text=True).strip().split(",")) == expected
     assert f"ray=={ray.__version__}" in (ROOT / "constraints.txt").read_text().splitlines()
+
+
+def test_ray_in_the_image_tells_nobody_how_it_is_used(dockerfile):
+    assert "RAY_USAGE_STATS_ENABLED=0" in " ".join(values(dockerfile, "ENV")).split()
 
 
 def test_the_image_runs_as_nobody_special(dockerfile):
