@@ -11,18 +11,16 @@ from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import nn
 
 from anyecg_ray import cache, model
 from anyecg_ray.config import InputError, JobError, Settings
-from anyecg_ray.machine import cores
+from anyecg_ray.machine import cores, instructions, may_have_gpu
 from anyecg_ray.model import Bundle
-from anyecg_ray.net1d import Net1D
-from anyecg_ray.openvino_graph import LEARNT, TRACE, openvino_core
+from anyecg_ray.openvino_graph import LEARNT, TRACE, Made, openvino_core
 from anyecg_ray.pulses import Drawn, pulses
 from anyecg_ray.runners import Network, OnOpenVINO, on_cuda, on_torch
+from anyecg_ray.sizes import Shape
 
 CLOSE, WRONG = 0.003, 0.05
 """Mean difference in probability from PyTorch's float32 up to which bfloat16 and int8 are taken (trained networks: a
@@ -78,7 +76,7 @@ class Choice:
 
 def choose(compute: Compute) -> Choice:
     """Settle `auto` for this machine. Raises InputError where what is asked for is not to be had."""
-    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() and compute.backend != "openvino" else "cpu"
+    device: Literal["cpu", "cuda"] = "cuda" if compute.backend != "openvino" and _gpu() else "cpu"
     found = device == "cpu" and compute.backend != "torch" and openvino_core() is not None
     if compute.backend == "openvino" and not found:
         raise InputError("setting backend: openvino is not installed; pip install 'anyecg_ray[cpu]', or use torch")
@@ -106,17 +104,30 @@ def choose(compute: Compute) -> Choice:
 
 def _fastest(device: str, openvino: bool) -> Precision:
     """What is tried first. With AMX bfloat16 is as fast as it gets: int8 was slower there."""
-    if device == "cpu" and openvino and _int8_is_native() and not torch.cpu._is_amx_tile_supported():
+    if device == "cpu" and openvino and _int8_is_native() and not _amx():
         return "int8"
     return "bfloat16" if device == "cuda" or _bfloat16_is_native() else "float32"
 
 
+def _gpu() -> bool:
+    """Whether PyTorch finds one. It is asked only where there may be one: it takes two seconds to load."""
+    if not may_have_gpu():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _amx() -> bool:
+    return {"amx_tile", "amx_bf16"} <= instructions()
+
+
 def _bfloat16_is_native() -> bool:
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return _amx() or "avx512_bf16" in instructions()
 
 
 def _int8_is_native() -> bool:
-    return bool(torch.cpu._is_avx2_supported())
+    return "avx2" in instructions()
 
 
 class Estimator:
@@ -165,6 +176,8 @@ def _measured(bundle: Bundle, choice: Choice) -> tuple[Callable[[], Network], fl
 
 def _apart(bundle: Bundle, network: Network) -> float:
     """Mean difference in probability, on windows that look like ECGs, others than int8 learns its ranges from."""
+    import torch
+
     windows = pulses(CHECKED, *_shape(bundle))
     with torch.inference_mode():
         right = model.calibrated(bundle.network()(torch.from_numpy(windows)).numpy(), None)
@@ -193,40 +206,27 @@ def _closer(choice: Choice, apart: float, compute: Compute) -> Choice | None:
 
 
 def _network(bundle: Bundle, choice: Choice) -> Network:
-    net, shape = bundle.network(), _shape(bundle)
+    shape = _shape(bundle)
     if choice.stages is None:
-        return _runner(net, shape, choice, bundle.card.weights_sha256)
-    early, late = _Stages(net, 0, choice.stages), _Stages(net, choice.stages, None)
+        return _runner(bundle.network, shape, choice, bundle.card.weights_sha256)
+    import torch
+
+    from anyecg_ray.stages import Stages
+
+    net = bundle.network()
+    early, late = Stages(net, 0, choice.stages), Stages(net, choice.stages, None)
     between = tuple(early(torch.zeros(1, *shape)).shape[1:])
     name = f"{bundle.card.weights_sha256} from stage"
-    lower = _runner(early, shape, choice, f"{name} 0 to {choice.stages}")
-    upper = _runner(late, between, replace(choice, precision="float32"), f"{name} {choice.stages}")
+    lower = _runner(lambda: early, shape, choice, f"{name} 0 to {choice.stages}")
+    upper = _runner(lambda: late, between, replace(choice, precision="float32"), f"{name} {choice.stages}")
     return lambda windows: np.concatenate([upper(lower(windows[i : i + 64])) for i in range(0, len(windows), 64)])
 
 
-def _runner(net: nn.Module, shape: tuple[int, ...], choice: Choice, name: str) -> Network:
+def _runner(made: Made, shape: Shape, choice: Choice, name: str) -> Network:
     integers = choice.precision == "int8"
     half = choice.precision == "bfloat16" or (integers and _bfloat16_is_native())
     if choice.backend == "openvino":
-        return OnOpenVINO(net, shape, half, choice.threads, name, integers)
+        return OnOpenVINO(made, shape, half, choice.threads, name, integers)
     if choice.device == "cuda":
-        return on_cuda(net, half, choice.compiled)
-    return on_torch(net, half, choice.threads)
-
-
-class _Stages(nn.Module):
-    """Some of a network's stages: from the first with the convolution before it, to the last with the head."""
-
-    def __init__(self, net: Net1D, first: int, last: int | None) -> None:
-        super().__init__()
-        self.first_conv = net.first_conv if first == 0 else None
-        self.stage_list = net.stage_list[first:last]
-        self.dense = net.dense if last is None else None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, in, samples) -> (batch, out, fewer), or (batch, columns) where the head is among them."""
-        if self.first_conv is not None:
-            x = nn.functional.silu(self.first_conv(x))
-        for stage in self.stage_list:
-            x = stage(x)
-        return x if self.dense is None else self.dense(x.mean(-1))
+        return on_cuda(made(), half, choice.compiled)
+    return on_torch(made(), half, choice.threads)

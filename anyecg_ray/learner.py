@@ -20,8 +20,9 @@ from anyecg_ray import optimise, segments, start, train_loop
 from anyecg_ray.augment import Augment
 from anyecg_ray.config import JobError
 from anyecg_ray.machine import cores
-from anyecg_ray.net1d import Net1D, Sizes
+from anyecg_ray.net1d import Net1D
 from anyecg_ray.segments import SegmentsCard
+from anyecg_ray.sizes import Sizes
 from anyecg_ray.train_loop import Batch, Learning, Trainer
 
 BUFFER = 2048

@@ -23,6 +23,19 @@ def processor() -> list[str]:
     return [told.pop("model name").partition(":")[2].strip() or platform.processor(), *told.values()]
 
 
+def instructions() -> frozenset[str]:
+    """Extensions of the processor's instruction set, as Linux names them; none are told on other systems."""
+    flags = next((x for x in processor() if x.startswith("flags")), "")
+    return frozenset(flags.partition(":")[2].split())
+
+
+def may_have_gpu() -> bool:
+    """Whether the system shows a device that PyTorch may use: NVIDIA's, AMD's, WSL's. Only Linux can be asked."""
+    if platform.system() != "Linux":
+        return True
+    return any(next(Path("/dev").glob(name), None) for name in ("nvidia*", "nvhost*", "kfd", "dxg"))
+
+
 def version(package: str) -> str:
     """Of an installed package; empty where it is not installed."""
     try:

@@ -7,19 +7,23 @@ every tensor or none, and refuses a bundle whose preprocessing is not what this 
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import safetensors.torch
-import torch
+import safetensors
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from anyecg_ray import __version__, storage
 from anyecg_ray.config import InputError
-from anyecg_ray.net1d import Net1D, Sizes
 from anyecg_ray.preprocess import PRESETS, Recipe, recipe
+from anyecg_ray.sizes import Sizes, misfit, shapes
+
+if TYPE_CHECKING:  # most who read a bundle never run its network on PyTorch, which takes two seconds to load
+    import torch
+
+    from anyecg_ray.net1d import Net1D
 
 CARD, WEIGHTS = "card.json", "model.safetensors"
 Z95 = 1.959964
@@ -98,25 +102,34 @@ class Card(_Card):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model in memory: its card, and its weights on the CPU in float32."""
+    """A model in memory: its card, and its weights as the file has them."""
 
     card: Card
-    state: dict[str, torch.Tensor]
+    weights: bytes = field(repr=False)
+    """safetensors."""
 
     @cached_property
     def recipe(self) -> Recipe:
         """The preprocessing that the model was trained with."""
         return Recipe.from_dict(self.card.recipe)
 
-    def network(self) -> Net1D:
-        """The network with these weights, ready to predict."""
+    def state(self) -> "dict[str, torch.Tensor]":
+        """The weights by name, on the CPU."""
+        import safetensors.torch
+
+        return safetensors.torch.load(self.weights)
+
+    def network(self) -> "Net1D":
+        """The network with these weights in float32, ready to predict."""
+        from anyecg_ray.net1d import Net1D
+
         net = Net1D(sizes(self.card.encoder), self.card.columns)
-        net.load_state_dict(self.state, strict=True)
+        net.load_state_dict(self.state(), strict=True)
         return net.eval().requires_grad_(False)
 
 
 def make(
-    state: dict[str, torch.Tensor],
+    state: "dict[str, torch.Tensor]",
     sizes: Sizes,
     preprocessing: Recipe,
     indicators: list[IndicatorCard],
@@ -124,7 +137,10 @@ def make(
     **card: Any,
 ) -> Bundle:
     """A bundle of these weights; without a version it bears their hash. `card`: the remaining fields of Card."""
-    sha = hashlib.sha256(_serialise(state)).hexdigest()
+    import safetensors.torch
+
+    blob = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in state.items()})
+    sha = hashlib.sha256(blob).hexdigest()
     return Bundle(
         Card(
             model_version=model_version or sha[:12],
@@ -135,13 +151,13 @@ def make(
             weights_sha256=sha,
             **card,
         ),
-        state,
+        blob,
     )
 
 
 def save(bundle: Bundle, uri: str) -> None:
     """Write the bundle; the card last, so that a folder with a card is a whole bundle. Raises StorageError."""
-    storage.write_atomic(storage.join(uri, WEIGHTS), _serialise(bundle.state))
+    storage.write_atomic(storage.join(uri, WEIGHTS), bundle.weights)
     storage.write_atomic(storage.join(uri, CARD), (bundle.card.model_dump_json(indent=2) + "\n").encode())
 
 
@@ -155,12 +171,10 @@ def load(uri: str) -> Bundle:
     blob = _read(uri, WEIGHTS)
     if hashlib.sha256(blob).hexdigest() != card.weights_sha256:
         raise InputError(f"{storage.join(uri, WEIGHTS)}: not the weights that card.json names; copy the bundle again")
-    bundle = Bundle(card, safetensors.torch.load(blob))
-    try:
-        bundle.network()
-    except RuntimeError as error:
-        raise InputError(f"{uri}: weights do not fit the card's encoder: {error}") from None
-    return bundle
+    found = {name: tuple(tensor["shape"]) for name, tensor in safetensors.deserialize(blob)}
+    if told := misfit(found, shapes(sizes(card.encoder), card.columns)):
+        raise InputError(f"{uri}: weights do not fit the card's encoder: {told}")
+    return Bundle(card, blob)
 
 
 def load_card(uri: str) -> Card:
@@ -228,10 +242,6 @@ def sizes(encoder: dict[str, Any]) -> Sizes:
     if encoder.get("kind") != "net1d":
         raise ValueError(f"encoder.kind is {encoder.get('kind')!r}; this version knows net1d")
     return Sizes(**given)
-
-
-def _serialise(state: dict[str, torch.Tensor]) -> bytes:
-    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in state.items()})
 
 
 def _read(uri: str, name: str) -> bytes:

@@ -6,24 +6,11 @@ off, their tensors are in the checkpoint all the same, and the forward pass neve
 Source: ECGFounder (Li et al., NEJM AI 2025), architecture by Hong et al.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-@dataclass(frozen=True)
-class Sizes:
-    """What tells one Net1D from another. The defaults are ECGFounder's 30.8 million parameters."""
-
-    in_channels: int = 1
-    base_filters: int = 64
-    filters: tuple[int, ...] = (64, 160, 160, 400, 400, 1024, 1024)
-    blocks: tuple[int, ...] = (2, 2, 2, 3, 3, 4, 4)
-    kernel_size: int = 16
-    stride: int = 2
-    groups_width: int = 16
+from anyecg_ray.sizes import Sizes
 
 
 def same_padding(length: int, kernel_size: int, stride: int) -> tuple[int, int]:

@@ -5,14 +5,17 @@ Each is a callable from windows, (n, …) float32 in memory, to the network's ou
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from anyecg_ray.machine import cores
-from anyecg_ray.openvino_graph import Shape, graph, openvino_core
+from anyecg_ray.openvino_graph import Made, graph, openvino_core
+from anyecg_ray.sizes import Shape
+
+if TYPE_CHECKING:  # two seconds, for which a process that runs OpenVINO has no use
+    import torch
+    from torch import nn
 
 Network = Callable[[np.ndarray], np.ndarray]
 
@@ -23,8 +26,10 @@ CUDA_BATCH = 128
 """Half of a piece of the pipeline: the second half is copied while the GPU works on the first."""
 
 
-def on_torch(net: nn.Module, half: bool, threads: int) -> Network:
+def on_torch(net: "nn.Module", half: bool, threads: int) -> Network:
     """PyTorch, eager, on `threads` cores. half: bfloat16."""
+    import torch
+
     torch.set_num_threads(threads)
     # windows from the object store are read-only, and nothing here writes to them
     warnings.filterwarnings("ignore", "The given NumPy array is not writable")
@@ -38,11 +43,13 @@ def on_torch(net: nn.Module, half: bool, threads: int) -> Network:
     return run
 
 
-def on_cuda(net: nn.Module, half: bool, compiled: bool, device: str = "cuda") -> Network:
+def on_cuda(net: "nn.Module", half: bool, compiled: bool, device: str = "cuda") -> Network:
     """PyTorch on a GPU: a batch is copied from pinned memory beside the arithmetic of the one before.
 
     half: bfloat16. compiled: through torch.compile. device: tests run these lines on the CPU.
     """
+    import torch
+
     kind = torch.bfloat16 if half else torch.float32
     net = net.to(device, kind)
     if compiled:
@@ -58,11 +65,13 @@ def on_cuda(net: nn.Module, half: bool, compiled: bool, device: str = "cuda") ->
     return run
 
 
-def _copies() -> Callable[[Iterable[torch.Tensor]], Iterable[torch.Tensor]]:
+def _copies() -> "Callable[[Iterable[torch.Tensor]], Iterable[torch.Tensor]]":
     """Batches on their way to the GPU, on a stream of their own, so that none waits for the arithmetic before it."""
+    import torch
+
     side = torch.cuda.Stream()
 
-    def copied(batches: Iterable[torch.Tensor]) -> Iterable[torch.Tensor]:
+    def copied(batches: "Iterable[torch.Tensor]") -> "Iterable[torch.Tensor]":
         computing = torch.cuda.current_stream()
         for batch in batches:
             with torch.cuda.stream(side):
@@ -81,14 +90,14 @@ class OnOpenVINO:
     busy, runs on a second graph of any batch size with all threads, made when it is first needed.
     """
 
-    def __init__(
-        self, net: nn.Module, shape: Shape, half: bool, threads: int, name: str, integers: bool = False
-    ) -> None:
+    def __init__(self, made: Made, shape: Shape, half: bool, threads: int, name: str, integers: bool = False) -> None:
         """half: bfloat16. name: what the graph is kept under; the same name is the same graph.
+
+        made: makes the network, where its graph is not kept yet.
 
         integers: the convolutions in int8, and the rest in bfloat16 or float32.
         """
-        self._graph = graph(net, shape, name, integers)
+        self._graph = graph(made, shape, name, integers)
         self._shape = shape
         self._out = tuple(d.get_length() for d in list(self._graph.output(0).get_partial_shape())[1:])
         self._hint = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32"}

@@ -11,8 +11,8 @@ import torch
 from anyecg_ray import model, weights
 from anyecg_ray.config import InputError
 from anyecg_ray.model import IndicatorCard
-from anyecg_ray.net1d import Net1D, Sizes
 from anyecg_ray.segments import SegmentsCard
+from anyecg_ray.sizes import Sizes
 
 HEAD = "dense."
 
@@ -51,7 +51,7 @@ def state(init: str, preset: str, card: SegmentsCard, seed: int) -> Start:
                 f"{init}: its preprocessing is not that of the segments (differs in: {differ}); "
                 "prepare segments with the model's own --recipe and --leads"
             )
-        found, sizes = bundle.state, model.sizes(bundle.card.encoder)
+        found, sizes = bundle.state(), model.sizes(bundle.card.encoder)
         same = [i.key for i in bundle.card.indicators] == [i.key for i in card.indicators]
     return _joined(found, sizes, same, n, init, seed)
 
@@ -62,6 +62,6 @@ def _joined(found: dict[str, torch.Tensor], sizes: Sizes, same: bool, n: int, in
     body = {k: v for k, v in found.items() if same or not k.startswith(HEAD)}
     merged = {**fresh, **body}
     kept = {k: v for k, v in fresh.items() if k.startswith(HEAD) and not same}
-    weights.check_fits({**body, **kept}, Net1D(sizes, n), init)
+    weights.check_fits({**body, **kept}, sizes, n, init)
     head = "its head too" if same else f"a new head for {n} outputs"
     return Start(merged, sizes, f"started from {init}", f"starting from {init}: {len(body)} tensors, {head}")

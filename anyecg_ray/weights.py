@@ -18,8 +18,9 @@ from pydantic import Field
 from anyecg_ray import analytes, model, storage
 from anyecg_ray.config import InputError, Location, Settings
 from anyecg_ray.model import Bundle, IndicatorCard
-from anyecg_ray.net1d import Net1D, Sizes
+from anyecg_ray.net1d import Net1D
 from anyecg_ray.preprocess import PRESETS, TWELVE_LEADS, Recipe, recipe
+from anyecg_ray.sizes import Sizes, misfit, shapes
 
 DEFAULT_RECIPE = "ecgfounder-finetune"
 
@@ -83,7 +84,7 @@ def import_weights(settings: ImportWeights) -> Bundle:
     leads = _leads(state, settings)
     labels = _labels(settings.labels)
     sizes = Sizes(in_channels=len(leads))
-    check_fits(state, Net1D(sizes, len(labels)), settings.checkpoint)
+    check_fits(state, sizes, len(labels), settings.checkpoint)
     bundle = model.make(
         state,
         sizes,
@@ -184,21 +185,10 @@ _NUMPY_NUMBERS: list[Any] = [
 ]
 
 
-def check_fits(state: dict[str, torch.Tensor], net: torch.nn.Module, where: str) -> None:
+def check_fits(state: dict[str, torch.Tensor], sizes: Sizes, columns: int, where: str) -> None:
     """Raise InputError with every missing, unexpected or misshapen tensor unless `state` is exactly the network's."""
-    wanted = net.state_dict()
-    problems = {
-        "missing": sorted(wanted.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - wanted.keys()),
-        "of another shape": [
-            f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}"
-            for k, v in wanted.items()
-            if k in state and state[k].shape != v.shape
-        ],
-    }
-    found = [f"{len(names)} {what}: {', '.join(names)}" for what, names in problems.items() if names]
-    if found:
-        raise InputError(f"{where}: does not fit ECGFounder's network; {'; '.join(found)}")
+    if told := misfit({name: tuple(tensor.shape) for name, tensor in state.items()}, shapes(sizes, columns)):
+        raise InputError(f"{where}: does not fit ECGFounder's network; {told}")
 
 
 def _leads(state: dict[str, torch.Tensor], settings: ImportWeights) -> tuple[str, ...]:

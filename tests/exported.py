@@ -26,7 +26,7 @@ def made(where, patients=("17", "P-2", None), version="1", granularity="span", s
     """A back-fill of three spans a shard: one with an estimate, one flat, one without its file."""
     bundle = untrained("tiny", ["potassium_high", "potassium_value"], ["II"], "ecgfounder-finetune", 0)
     card = bundle.card.model_copy(update={"indicators": [HIGH, VALUE], "model_version": version})
-    save(type(bundle)(card, bundle.state), str(where / f"b{version}"))
+    save(type(bundle)(card, bundle.weights), str(where / f"b{version}"))
     ledger = Ledger(str(where / "out"), card.model_id, version)
     ledger.claim({"granularity": granularity, "row_groups": [], "weights_sha256": card.weights_sha256})
     for shard in range(shards):

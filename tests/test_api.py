@@ -25,7 +25,7 @@ INDICATORS = ["potassium_high", "calcium_value"]
 def estimator(seed: int = 0, recipe: str = "ecgfounder-finetune", version: str | None = None) -> Estimator:
     bundle = weights.untrained("tiny", INDICATORS, ["II"], recipe, seed)
     if version:
-        bundle = Bundle(bundle.card.model_copy(update={"model_version": version}), bundle.state)
+        bundle = Bundle(bundle.card.model_copy(update={"model_version": version}), bundle.weights)
     return Estimator(bundle, Compute(precision="float32"))
 
 

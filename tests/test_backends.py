@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from anyecg_ray import backends, openvino_graph, runners
+from anyecg_ray import backends, openvino_trace, runners
 from anyecg_ray.backends import Compute, Estimator, choose
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.machine import cores
@@ -84,7 +84,7 @@ def everything_native(monkeypatch, tmp_path):
     monkeypatch.setenv("ANYECG_CACHE", str(tmp_path))
     for native in ("_bfloat16_is_native", "_int8_is_native"):
         monkeypatch.setattr(backends, native, lambda: True)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(backends, "_amx", lambda: False)
 
 
 @pytest.mark.parametrize("by", [0.05, 1.0, float("nan")], ids=["coarse", "wrong", "no number"])
@@ -139,7 +139,7 @@ def test_bfloat16_that_was_asked_for_and_is_wrong_is_refused(monkeypatch, everyt
 def test_the_fastest_that_the_processor_multiplies(monkeypatch, int8, bfloat16, amx, fastest):
     monkeypatch.setattr(backends, "_int8_is_native", lambda: int8)
     monkeypatch.setattr(backends, "_bfloat16_is_native", lambda: bfloat16)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(backends, "_amx", lambda: amx)
     assert choose(Compute()).precision == fastest
     assert ("does not multiply" in choose(Compute()).note) == (fastest == "float32")
     assert choose(Compute(backend="torch")).precision == ("bfloat16" if bfloat16 else "float32")
@@ -148,6 +148,12 @@ def test_the_fastest_that_the_processor_multiplies(monkeypatch, int8, bfloat16, 
     assert (asked.precision, "does not multiply" in asked.note) == (
         ("bfloat16", False) if bfloat16 else ("float32", True)
     )
+
+
+def test_what_the_processor_multiplies_is_what_pytorch_says():
+    own = backends._int8_is_native(), backends._bfloat16_is_native(), backends._amx()
+    amx = torch.cpu._is_amx_tile_supported()
+    assert own == (torch.cpu._is_avx2_supported(), amx or torch.cpu._is_avx512_bf16_supported(), amx)
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
@@ -203,7 +209,7 @@ def test_the_graph_is_kept_and_a_cache_that_cannot_be_written_does_no_harm(monke
     way = Compute(backend="openvino", precision="float32")
     first = Estimator(bundle, way)
     (kept,) = tmp_path.glob("*.xml")
-    monkeypatch.setattr(openvino_graph, "_traced", lambda *_: pytest.fail("traced again"))
+    monkeypatch.setattr(openvino_trace, "traced", lambda *_: pytest.fail("traced again"))
     x = windows(bundle, 3)
     np.testing.assert_array_equal(Estimator(bundle, way).logits(x), first.logits(x))
     monkeypatch.undo()
@@ -221,6 +227,7 @@ def test_the_lines_for_a_gpu_on_this_processor(compiled):
 
 
 def test_a_gpu_is_chosen_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(backends, "may_have_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     choice = choose(Compute(compiled=True))
     assert (choice.backend, choice.device, choice.precision, choice.compiled) == ("torch", "cuda", "bfloat16", True)

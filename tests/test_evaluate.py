@@ -160,7 +160,7 @@ def test_a_scale_that_was_fitted_on_the_test_patients_is_told(store, bundle, tmp
     cards = [
         i.model_copy(update={"offset": float(y.mean())}) if i.direction == "value" else i for i in leaky.card.indicators
     ]
-    model.save(model.Bundle(leaky.card.model_copy(update={"indicators": cards}), leaky.state), str(tmp_path / "b"))
+    model.save(model.Bundle(leaky.card.model_copy(update={"indicators": cards}), leaky.weights), str(tmp_path / "b"))
     checks = evaluated(store, tmp_path / "b", tmp_path / "out").checks
     (told,) = [c for c in checks if c.verdict == "warning" and "potassium_value" in c.detail]
     assert "test split's mean" in told.detail

@@ -102,7 +102,7 @@ def test_a_bundle_that_did_not_score_it_is_refused(folder, verb, capsys):
     """Its thresholds and calibration would go under the name of the weights that did."""
     other = untrained("tiny", ["potassium_high", "potassium_value"], ["II"], "ecgfounder-finetune", 1)
     card = other.card.model_copy(update={"indicators": [HIGH, VALUE], "model_version": "1"})
-    save(type(other)(card, other.state), str(folder / "b1"))
+    save(type(other)(card, other.weights), str(folder / "b1"))
     line = flags(folder, "fhir") if verb == "export" else [verb, *flags(folder, "fhir")[1:5]]
     assert main(line) == 2
     assert "not the weights" in capsys.readouterr().err

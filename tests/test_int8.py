@@ -43,7 +43,7 @@ def run(net, x):
 
 @native
 def test_every_convolution_but_the_first_multiplies_integers(bundle):
-    made = graph(bundle.network(), (1, 5000), bundle.card.weights_sha256, integers=True)
+    made = graph(bundle.network, (1, 5000), bundle.card.weights_sha256, integers=True)
     made.reshape([8, 1, 5000])
     compiled = openvino_core().compile_model(made, "CPU", {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
@@ -62,7 +62,7 @@ def test_every_convolution_but_the_first_multiplies_integers(bundle):
 def test_openvino_computes_what_the_roundings_say(bundle, height):
     """Beyond what was learnt a value is held at the end of its range; it does not begin again at the other end."""
     x = pulses(OTHERS, 1, 5000) * np.float32(height)
-    integers = OnOpenVINO(bundle.network(), (1, 5000), False, 1, bundle.card.weights_sha256, integers=True)(x)
+    integers = OnOpenVINO(bundle.network, (1, 5000), False, 1, bundle.card.weights_sha256, integers=True)(x)
     right, exact = run(rounded(bundle), x), run(bundle.network(), x)
     assert np.abs(right - exact).max() > 1e-5  # rounded indeed
     spread = np.abs(exact - exact.mean(axis=0)).max()
@@ -122,5 +122,5 @@ def test_no_sum_is_cut_off():
     """Two products of 8 bits do not fit into the 16 in which a processor without VNNI adds them."""
     x = np.linspace(0, 10, 512, dtype=np.float32)[None, None].repeat(8, axis=0)
     right = run(in_int8(Tall(), pulses(LEARNT, 1, 512)), x)
-    integers = OnOpenVINO(Tall(), (1, 512), False, 1, "tall", integers=True)(x)
+    integers = OnOpenVINO(Tall, (1, 512), False, 1, "tall", integers=True)(x)
     np.testing.assert_allclose(integers, right, atol=0.01 * right.max())

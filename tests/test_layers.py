@@ -5,7 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from anyecg_ray.backends import Estimator
+from anyecg_ray.machine import may_have_gpu
+from anyecg_ray.weights import Init, init
 
 PACKAGE = Path(__file__).parent.parent / "anyecg_ray"
 MODULES = sorted(p.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for p in PACKAGE.rglob("*.py"))
@@ -42,10 +47,8 @@ ON_RAY = {
 }
 ON_TORCH = {
     "net1d",
-    "model",
-    "backends",
-    "runners",
-    "openvino_graph",
+    "stages",
+    "openvino_trace",
     "int8",
     "weights",
     "published",
@@ -105,6 +108,24 @@ def test_what_only_filters_need_is_loaded_by_nothing_else():
     code = "import sys\nimport anyecg_ray.backfill\nprint('scipy.signal' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "False"
+
+
+def test_a_back_fill_loads_no_torch_where_openvino_runs_a_graph_that_is_kept(tmp_path, monkeypatch):
+    """It takes two seconds and 200 MB in each of its processes, which none of them has a use for."""
+    pytest.importorskip("openvino")
+    if may_have_gpu():
+        pytest.skip("there is a GPU, for which PyTorch is asked")
+    monkeypatch.setenv("ANYECG_CACHE", str(tmp_path / "cache"))
+    bundle, x = init(Init(out=str(tmp_path / "b"), preset="tiny")), np.ones((20, 1, 5000), np.float32)
+    np.save(tmp_path / "right.npy", Estimator(bundle).logits(x))  # traces, rounds and measures
+    code = (
+        "import sys, numpy as np\nimport anyecg_ray.backfill\nfrom anyecg_ray import backends, model\n"
+        f"got = backends.Estimator(model.load({str(tmp_path / 'b')!r})).logits(np.ones((20, 1, 5000), np.float32))\n"
+        f"assert (got == np.load({str(tmp_path / 'right.npy')!r})).all()\n"
+        "print([m for m in ('torch', 'scipy.signal') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
 
 
 def test_no_file_is_a_drawer():

@@ -7,7 +7,8 @@ import pytest
 import torch
 from golden_rule import rule_state
 
-from anyecg_ray.net1d import Net1D, Sizes
+from anyecg_ray.net1d import Net1D
+from anyecg_ray.sizes import Sizes, shapes
 
 
 @pytest.mark.parametrize("leads", [1, 12])
@@ -15,6 +16,23 @@ def test_state_dict_has_the_published_names_and_shapes(golden, leads):
     published = json.loads((golden / f"state_dict_{leads}_lead.json").read_text())
     ours = {k: list(v.shape) for k, v in Net1D(Sizes(in_channels=leads), 150).state_dict().items()}
     assert ours == published
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [Sizes(), Sizes(in_channels=12), Sizes(base_filters=5, filters=(40, 17), blocks=(2, 1), kernel_size=3, stride=1)],
+)
+def test_the_tensors_are_known_without_a_network(sizes):
+    assert shapes(sizes, 7) == {k: tuple(v.shape) for k, v in Net1D(sizes, 7).state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"filters": ()}, {"blocks": (1,)}, {"filters": (8,) * 7}, {"groups_width": 0}, {"stride": 0}, {"in_channels": 0}],
+)
+def test_sizes_that_no_network_has(wrong):
+    with pytest.raises(ValueError, match=r"each stage has one of both|every size is 1 or more"):
+        Sizes(**wrong)
 
 
 @pytest.mark.parametrize("leads", [1, 12])

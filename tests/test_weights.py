@@ -34,8 +34,9 @@ def test_a_published_checkpoint(tmp_path, state, golden, prefix):
     bundle = imported(tmp_path, content)
     again = model.load(str(tmp_path / "b"))
     assert again.card.model_dump_json() == bundle.card.model_dump_json()
+    found = again.state()
     for name, tensor in state.items():
-        torch.testing.assert_close(again.state[name], tensor, rtol=0, atol=0)
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
     labels = (golden / "ecgfounder_150_labels.txt").read_text().splitlines()
     assert [i.key for i in again.card.indicators] == [label for label in labels if label]
     assert {i.analyte for i in again.card.indicators} == {None}
@@ -141,6 +142,12 @@ def test_a_bundle_with_a_changed_preprocessing_is_refused(tmp_path):
         ("card.json", lambda b: b"{", "not a model card"),
         ("card.json", lambda b: b.replace(b'"model_id"', b'"modelid"'), "not a model card"),
         ("card.json", lambda b: b.replace(b'"kind": "net1d"', b'"kind": "resnet"'), "this version knows net1d"),
+        ("card.json", lambda b: b.replace(b'"groups_width": 16', b'"groups_width": 17'), "narrower than groups_width"),
+        (
+            "card.json",
+            lambda b: b.replace(b'"kernel_size": 16', b'"kernel_size": 15'),
+            r"do not fit the card's encoder: 5 of another shape: first_conv.conv.weight \(16, 1, 16\) for \(16, 1, 15\)",
+        ),
         ("card.json", None, "not a bundle, it has no card.json"),
         ("model.safetensors", None, "not a bundle, it has no model.safetensors"),
         ("model.safetensors", lambda b: b[:-1] + b"x", "not the weights that card.json names"),
