@@ -93,8 +93,12 @@ def _zero_phase(x, b, a, settled, edge, out):  # type: ignore[no-untyped-def]  #
             y[i] = 2 * x[row, 0] - x[row, edge - i]
             y[edge + n + i] = 2 * x[row, n - 1] - x[row, n - 2 - i]
         y[edge : edge + n] = x[row]
-        _recursion(y, b, a, settled, 0, 1)
-        _recursion(y, b, a, settled, y.size - 1, -1)
+        if np.any(b[3:]) or np.any(a[3:]):
+            _recursion(y, b, a, settled, 0, 1)
+            _recursion(y, b, a, settled, y.size - 1, -1)
+        else:
+            _recursion_of_two(y, b, a, settled, 0, 1)
+            _recursion_of_two(y, b, a, settled, y.size - 1, -1)
         out[row] = y[edge : edge + n]
 
 
@@ -122,6 +126,21 @@ def _recursion(y, b, a, settled, first, step):  # type: ignore[no-untyped-def]  
         i += step
 
 
+@compiled
+def _recursion_of_two(y, b, a, settled, first, step):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """The same for two poles: six states less, which are all zero."""
+    z0, z1 = settled[0] * y[first], settled[1] * y[first]
+    b0, b1, b2, a1, a2 = b[0], b[1], b[2], a[1], a[2]
+    i = first
+    for _ in range(y.size):
+        u = y[i]
+        v = z0 + b0 * u
+        z0 = z1 + u * b1 - v * a1
+        z1 = u * b2 - v * a2
+        y[i] = v
+        i += step
+
+
 # The running median keeps a set of ranks: the bit r of `held` is up while the r-th smallest of all samples is among
 # those around the present one. One sample leaves, one comes, and the median moves to the next bit up or down at most.
 
@@ -130,18 +149,18 @@ def _recursion(y, b, a, settled, first, step):  # type: ignore[no-untyped-def]  
 def _without_median(x, size, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     half, n = size // 2, x.shape[1]
     padded = np.zeros(n + 2 * half)
-    order, rank, spare = np.empty((3, padded.size), np.int32)
-    keys = np.empty(padded.size, np.uint32)
+    order, spare = np.empty((2, padded.size), np.uint64)
+    rank = np.empty(padded.size, np.int32)
     one, ones = np.uint64(1), ~np.uint64(0)
     for row in range(x.shape[0]):
         padded[half : half + n] = x[row]
-        _rank(padded, keys, order, rank, spare)
+        _rank(padded, order, spare, rank)
         held = np.zeros((padded.size >> 6) + 1, np.uint64)
         for r in np.sort(rank[:size])[: half + 1]:
             median = r
         for r in rank[:size]:
             held[r >> 6] |= one << np.uint64(r & 63)
-        out[row, 0] = padded[half] - padded[order[median]]
+        out[row, 0] = padded[half] - padded[order[median] & PLACE]
         for i in range(1, n):
             gone, new = rank[i - 1], rank[i + size - 1]
             held[gone >> 6] &= ~(one << np.uint64(gone & 63))
@@ -160,40 +179,73 @@ def _without_median(x, size, out):  # type: ignore[no-untyped-def]  # noqa: ANN0
                     word -= 1
                     bits = held[word]
                 median = (word << 6) + 63 - _leading_zeros(bits)  # type: ignore[call-arg]
-            out[row, i] = padded[half + i] - padded[order[median]]
+            out[row, i] = padded[half + i] - padded[order[median] & PLACE]
+
+
+DIGIT = np.uint64(11)
+"""Bits of a digit of the radix sort below: the counts of its values stay in the fastest cache."""
+
+DIGITS = np.uint64(1 << 11)
+"""Values of one."""
+
+KEY = np.uint64(32)
+"""Bits to the right of the key in what is sorted; they hold the place."""
+
+PLACE = np.uint64((1 << 32) - 1)
+"""These bits."""
 
 
 @compiled
-def _rank(x, keys, order, rank, spare):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Fill `order` (places by value) and `rank` (its inverse): radix sort of 24-bit keys, then insertion."""
-    low, high = x.min(), x.max()
-    scale = 0.0 if high == low else (2.0**24 - 1) / (high - low)
-    starts = np.zeros((2, 4096), np.int32)
+def _rank(x, order, spare, rank):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Fill `order` (places by value, in the bits of PLACE) and `rank` (its inverse): radix sort, then insertion.
+
+    A key is how far a value lies from the least to the largest, in two digits. All numbers are unsigned: of an index
+    that may be negative numba asks each time whether it is.
+    """
+    low, high = _least_and_most(x)
+    scale = 0.0 if high == low else (2.0 ** (2 * DIGIT) - 1) / (high - low)
+    one, last = np.uint64(1), DIGITS - np.uint64(1)
+    starts, upper = np.zeros((2, DIGITS), np.uint64)
     for i in range(x.size):
-        key = np.uint32((x[i] - low) * scale)
-        keys[i] = key
-        starts[0, key & np.uint32(4095)] += 1
-        starts[1, key >> np.uint32(12)] += 1
-    for digit in range(2):
-        total = 0
-        for j in range(4096):
-            total, starts[digit, j] = total + starts[digit, j], total
+        key = np.uint64((x[i] - low) * scale)
+        order[i] = (key << KEY) | np.uint64(i)
+        starts[key & last] += one
+        upper[(key >> DIGIT) & last] += one
+    first = second = np.uint64(0)
+    for j in range(DIGITS):
+        first, starts[j] = first + starts[j], first
+        second, upper[j] = second + upper[j], second
     for i in range(x.size):
-        j = keys[i] & np.uint32(4095)
-        spare[starts[0, j]] = i
-        starts[0, j] += 1
+        entry = order[i]
+        digit = (entry >> KEY) & last
+        at = starts[digit]
+        starts[digit] = at + one
+        spare[at] = entry
     for i in range(x.size):
-        j = keys[spare[i]] >> np.uint32(12)
-        order[starts[1, j]] = spare[i]
-        starts[1, j] += 1
+        entry = spare[i]
+        digit = (entry >> (KEY + DIGIT)) & last
+        at = upper[digit]
+        upper[digit] = at + one
+        order[at] = entry
     for i in range(1, x.size):  # insertion: only those of one key can be out of order
-        place, j = order[i], i
-        while j > 0 and x[order[j - 1]] > x[place]:
+        entry, j = order[i], i
+        while j > 0 and order[j - 1] >> KEY == entry >> KEY and x[order[j - 1] & PLACE] > x[entry & PLACE]:
             order[j] = order[j - 1]
             j -= 1
-        order[j] = place
+        order[j] = entry
     for i in range(x.size):
-        rank[order[i]] = i
+        rank[order[i] & PLACE] = i
+
+
+@compiled
+def _least_and_most(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Of at least one value, none NaN. Four at a time, so that a comparison need not wait for the one before."""
+    low, high = np.full(4, x[0]), np.full(4, x[0])
+    for i in range(0, x.size - 3, 4):
+        for k in range(4):
+            low[k] = x[i + k] if x[i + k] < low[k] else low[k]
+            high[k] = x[i + k] if x[i + k] > high[k] else high[k]
+    return min(low.min(), x[-3:].min()), max(high.max(), x[-3:].max())
 
 
 @intrinsic  # type: ignore[untyped-decorator]

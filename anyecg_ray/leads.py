@@ -125,7 +125,13 @@ def _derive(lead: str, p: str, q: str) -> tuple[float, float]:
 
 
 def mix(signals: NDArray[np.float64], how: Mix) -> NDArray[np.float64]:
-    """(leads, samples) float64 from the signals of a record, (signals, samples): millivolts where calibrated."""
+    """(leads, samples) float64 from the signals of a record, (signals, samples): millivolts where calibrated.
+
+    Where the leads are signals as they stand, which follow each other, it is these very signals, and no copy.
+    """
+    places = [parts[0][0] for parts in how.parts if len(parts) == 1 and parts[0][1] == 1.0]
+    if len(places) == len(how.parts) and places == list(range(places[0], places[0] + len(places))):
+        return signals[places[0] : places[-1] + 1]
     out = np.empty((len(how.parts), signals.shape[1]))
     for row, parts in zip(out, how.parts, strict=True):
         (first, weight), *others = parts

@@ -100,3 +100,10 @@ def test_sufficient_names_only_what_need_be_decoded():
 def test_leads_that_no_model_can_read(leads):
     with pytest.raises(ValueError, match="lead"):
         known(leads)
+
+
+def test_leads_that_lie_there_as_they_are_wanted_are_not_copied():
+    signals = limbs()
+    assert np.shares_memory(made(signals, LIMB, LIMB[1:4]), signals)
+    for names, wanted, units in ((LIMB, ("I", "III"), None), (LIMB, ("II", "I"), None), (LIMB, ("I",), ("uV",) * 6)):
+        assert not np.shares_memory(made(signals, names, wanted, units), signals)

@@ -8,7 +8,7 @@ import scipy.signal
 from bad_records import beats
 from golden_rule import Z_SCORES
 
-from anyecg_ray.preprocess import TWELVE_LEADS, normalised, preprocess, recipe
+from anyecg_ray.preprocess import TWELVE_LEADS, cut, normalised, places, preprocess, recipe
 from anyecg_ray.record import Record
 from anyecg_ray.schema import Status
 
@@ -113,6 +113,16 @@ def hole(x, at, seconds, leads=slice(None)):
     out = x.copy()
     out[leads, round(at * 500) : round((at + seconds) * 500)] = np.nan
     return out
+
+
+@pytest.mark.parametrize("fs", [500.0, 333.33, 128.0])
+@pytest.mark.parametrize("stride", [10.0, 2.5, 0.37])
+@pytest.mark.parametrize("seconds", [10, 12, 65])
+def test_windows_are_the_signal_from_their_starts_on(fs, stride, seconds):
+    signals = np.random.default_rng(0).standard_normal((2, int(seconds * fs) + 1))
+    starts, length = places(signals.shape[1], fs, dataclasses.replace(FINETUNE, stride=stride))
+    expected = np.stack([signals[:, start : start + length] for start in starts])
+    np.testing.assert_array_equal(cut(signals, starts, length), expected)
 
 
 def test_short_gaps_are_bridged_and_long_ones_cost_their_window():
