@@ -8,11 +8,10 @@ how ECGFounder's own code does it (published.py). The same records go through al
 
 import json
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,29 +21,24 @@ from pydantic_settings import CliPositionalArg
 from anyecg_ray import (
     bench_backfill,
     bench_growth,
-    bench_pack,
     bench_resume,
     bench_serve,
+    bench_stages,
     bench_table,
     bench_train,
     published,
     storage,
 )
-from anyecg_ray.backends import Compute, Estimator, Precision
+from anyecg_ray.backends import Compute
 from anyecg_ray.backfill import backfill
 from anyecg_ray.bench_marks import Marks
 from anyecg_ray.bench_setup import Setup, decoded
-from anyecg_ray.config import InputError, JobError, Location
-from anyecg_ray.filters import without_median, zero_phase
+from anyecg_ray.config import InputError, Location
 from anyecg_ray.machine import cores
-from anyecg_ray.predict import PIECE_WINDOWS, Predict, Source, fetch
-from anyecg_ray.preprocess import preprocess
+from anyecg_ray.predict import Predict, Source
 from anyecg_ray.sampling import Sampled, sampled
 from anyecg_ray.warehouses import Kind
 from anyecg_ray.warehouses.addresses import holds_secret
-
-STAGE_S = 5.0
-"""Seconds for which a stage alone runs."""
 
 PUBLISHED_WINDOWS = 640
 """Windows of the published way, at least. Its loader reads some batches ahead before the clock starts, which flatters
@@ -139,101 +133,9 @@ def bench(settings: Bench) -> dict[str, Any]:
     return figures
 
 
-def _rate(work: Callable[[], int]) -> float:
-    """Things per second: `work` does some and says how many; the first call, which may compile, is left out."""
-    work()
-    done, started = 0, time.perf_counter()
-    while time.perf_counter() - started < STAGE_S:
-        done += work()
-    return done / (time.perf_counter() - started)
-
-
-class _Alone:
-    """The model fed with windows from memory; all its rates are kept."""
-
-    def __init__(self, setup: Setup, compute: Compute | None = None) -> None:
-        started = time.perf_counter()
-        self._estimator = Estimator(setup.bundle, compute or setup.settings)
-        self._start_s = time.perf_counter() - started
-        self._piece = setup.windows(PIECE_WINDOWS)
-        self.rates: list[float] = []
-
-    def measure(self) -> None:
-        """Once more."""
-        self.rates.append(_rate(lambda: len(self._estimator.logits(self._piece))))
-
-    def told(self) -> dict[str, Any]:
-        """Its figures."""
-        how = {"model_start_s": self._start_s, "computed_by": str(self._estimator.choice)}
-        return {"model_windows_per_s": float(np.mean(self.rates)), **how}
-
-
-def _model(setup: Setup, compute: Compute | None = None) -> dict[str, Any]:
-    alone = _Alone(setup, compute)
-    alone.measure()
-    return alone.told()
-
-
-def _model_each_way(setup: Setup) -> dict[str, Any]:
-    """The model alone as it is asked for, and in each precision that this backend has."""
-    figures = _model(setup)
-    for precision in get_args(Precision):
-        try:
-            figures[precision] = _model(setup, setup.settings.model_copy(update={"precision": precision}))
-        except (InputError, JobError) as error:
-            figures[precision] = {"computed_by": f"nothing: {error}"}
-    return figures
-
-
-def _preprocess(setup: Setup) -> dict[str, Any]:
-    records = [decoded(f) for f in setup.fetched]
-    raw = np.random.default_rng(0).standard_normal((64, 5000)).cumsum(axis=1)
-    recipe = setup.source.recipe
-
-    def ours() -> int:
-        return sum(preprocess(record, recipe).x.shape[0] for record in records) * len(recipe.leads)
-
-    def filter_alone() -> int:
-        out = raw.copy()
-        for coefficients in recipe.coefficients():
-            zero_phase(out, coefficients, out=out)
-        without_median(out, recipe.median_samples, out=out)
-        return len(raw)
-
-    def theirs() -> int:
-        published.filter_bandpass(raw[:8], 500)
-        return 8
-
-    whole, filters, published_way = (1000 / _rate(work) for work in (ours, filter_alone, theirs))
-    return {
-        "preprocess_ms_per_lead_window": whole,
-        "filters_ms_per_lead_window": filters,
-        "published_filters_ms_per_lead_window": published_way,
-        "published_over_filters": published_way / filters,
-    }
-
-
-def _read(setup: Setup) -> dict[str, Any]:
-    rows = setup.rows.slice(0, 64)
-    fetched = setup.fetched
-    size = sum(len(b) for f in fetched for b in f.blobs.values())
-    fetching = _rate(lambda: sum(len(b) for f in fetch(rows, setup.source) for b in f.blobs.values()))
-    decoding = _rate(lambda: sum(decoded(f).signals.nbytes and 1 for f in fetched))
-    return {
-        "fetch_mb_per_s": fetching / 1e6,
-        "decode_spans_per_s": decoding,
-        "decode_mb_per_s": decoding * size / len(fetched) / 1e6,
-    }
-
-
-def _read_both(setup: Setup) -> dict[str, Any]:
-    out = setup.settings.packed or str(Path(setup.folder, "packed"))
-    return {**_read(setup), **bench_pack.measured(setup.source, out, _rate)}
-
-
 def _score(setup: Setup) -> dict[str, Any]:
-    stages = {**_read(setup), **_preprocess(setup)}
-    model = _Alone(setup)
+    stages = {**bench_stages.read(setup), **bench_stages.preprocess(setup)}
+    model = bench_stages.Alone(setup)
     model.measure()
     whole = _end_to_end(setup, setup.spans(), model.measure)
     model.measure()
@@ -323,7 +225,7 @@ def _train(setup: Setup) -> dict[str, Any]:
 
 
 def _serve(setup: Setup) -> dict[str, Any]:
-    load, model = setup.settings, _Alone(setup)
+    load, model = setup.settings, bench_stages.Alone(setup)
     model.measure()
     record = decoded(setup.fetched[0])
     figures = bench_serve.measured(
@@ -355,9 +257,9 @@ def _published(setup: Setup) -> dict[int, float]:
 _GROW: dict[str, Callable[[Setup, int], dict[str, Any]]] = {"spans": _end_to_end, "workers": _on_workers}
 
 _MEASURES = {
-    "model": _model_each_way,
-    "preprocess": _preprocess,
-    "read": _read_both,
+    "model": bench_stages.model_each_way,
+    "preprocess": bench_stages.preprocess,
+    "read": bench_stages.read_both,
     "score": _score,
     "growth": _growth,
     "train": _train,

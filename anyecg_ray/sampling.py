@@ -19,10 +19,11 @@ COUNTERS = ("seconds", "cpu", "driver_mb", "all_mb", "gpu", "gpu_mb")
 class Sampled:
     """Samples of one stretch, complete once it has ended."""
 
-    over_time: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in COUNTERS})
+    over_time: dict[str, list[float | None]] = field(default_factory=lambda: {name: [] for name in COUNTERS})
     """A value each second: `seconds` since the stretch began; `cpu`, the share of all cores that was busy;
     `driver_mb` and `all_mb`, resident memory of this process, and with all that it started (what they share counts
-    once for each); `gpu` and `gpu_mb`, share of time and memory of the busiest GPU, empty where there is none."""
+    once for each); `gpu` and `gpu_mb`, share of time and memory of the busiest GPU: empty where there is none, None
+    where it did not answer."""
     _aside: bool = False
 
     @property
@@ -37,7 +38,7 @@ class Sampled:
 
     def peak(self, name: str) -> float:
         """The highest of these samples."""
-        return max(self.over_time[name], default=0.0)
+        return max((x for x in self.over_time[name] if x is not None), default=0.0)
 
     def leave_out(self, work: Callable[[], object]) -> Callable[[], None]:
         """The same work, during which nothing is sampled."""
@@ -78,19 +79,19 @@ def _sample(found: Sampled, stop: threading.Event) -> None:
             found.over_time[name].append(value)
 
 
-def _gpu(smi: str) -> tuple[float, float]:
+def _gpu(smi: str) -> tuple[float | None, float | None]:
     """Share of time in which it computes, and MB in use, of the busiest GPU."""
     line = [smi, "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
     try:
         said = subprocess.run(line, capture_output=True, text=True, timeout=5, check=True).stdout
         busiest = max(tuple(float(x) for x in row.split(",")) for row in said.splitlines() if row.strip())
     except (OSError, subprocess.SubprocessError, ValueError):
-        return float("nan"), float("nan")
+        return None, None
     return busiest[0] / 100, busiest[1] * 2**20 / 1e6
 
 
-def _median(samples: list[float]) -> float:
-    steady = sorted(x for x in samples[len(samples) // 5 :] if x == x)
+def _median(samples: list[float | None]) -> float:
+    steady = sorted(x for x in samples[len(samples) // 5 :] if x is not None)
     return steady[len(steady) // 2] if steady else 0.0
 
 

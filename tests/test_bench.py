@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import wfdb
 
-from anyecg_ray import bench, bench_growth, bench_marks, bench_table, sampling
+from anyecg_ray import bench, bench_growth, bench_marks, bench_stages, bench_table, sampling
 from anyecg_ray.bench_setup import Setup
 from anyecg_ray.cli import main
 from anyecg_ray.config import InputError
@@ -30,7 +30,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(bench, "STAGE_S", 0.1)
+    monkeypatch.setattr(bench_stages, "STAGE_S", 0.1)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,8 @@ def test_gpus_are_sampled_where_there_is_the_tool(monkeypatch, tmp_path):
     tool.write_text("#!/bin/sh\necho 'N/A'\n")
     with sampling.sampled() as use:
         samples_come(use, 2)
-    assert use.gpu_share == 0
+    assert use.gpu_share == use.peak("gpu_mb") == 0
+    assert set(use.over_time["gpu"]) == {None}  # JSON has no NaN
 
 
 @pytest.mark.parametrize(

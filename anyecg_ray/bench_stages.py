@@ -1,0 +1,120 @@
+"""Each stage of a back-fill alone, on records in memory: the model, preprocessing, reading."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from anyecg_ray import bench_pack, published
+from anyecg_ray.backends import Compute, Estimator, Precision
+from anyecg_ray.bench_setup import Setup, decoded
+from anyecg_ray.config import InputError, JobError
+from anyecg_ray.filters import without_median, zero_phase
+from anyecg_ray.predict import PIECE_WINDOWS, fetch
+from anyecg_ray.preprocess import preprocess as windows_of
+
+STAGE_S = 5.0
+"""Seconds for which a stage runs."""
+
+
+def rate(work: Callable[[], int]) -> float:
+    """Things per second: `work` does some and says how many; the first call, which may compile, is left out."""
+    work()
+    done, started = 0, time.perf_counter()
+    while time.perf_counter() - started < STAGE_S:
+        done += work()
+    return done / (time.perf_counter() - started)
+
+
+class Alone:
+    """The model fed with windows from memory; all its rates are kept."""
+
+    def __init__(self, setup: Setup, compute: Compute | None = None) -> None:
+        started = time.perf_counter()
+        self._estimator = Estimator(setup.bundle, compute or setup.settings)
+        self._start_s = time.perf_counter() - started
+        self._piece = setup.windows(PIECE_WINDOWS)
+        self.rates: list[float] = []
+
+    @property
+    def precision(self) -> Precision:
+        """In which it computes."""
+        return self._estimator.choice.precision
+
+    def measure(self) -> None:
+        """Once more."""
+        self.rates.append(rate(lambda: len(self._estimator.logits(self._piece))))
+
+    def told(self) -> dict[str, Any]:
+        """Its figures."""
+        how = {"model_start_s": self._start_s, "computed_by": str(self._estimator.choice)}
+        return {"model_windows_per_s": float(np.mean(self.rates)), **how}
+
+
+def model_each_way(setup: Setup) -> dict[str, Any]:
+    """The model alone as it is asked for, and in each precision that this backend has."""
+    asked = Alone(setup)
+    asked.measure()
+    figures = asked.told()
+    for precision in get_args(Precision):
+        if precision == asked.precision:
+            figures[precision] = asked.told()
+            continue
+        try:
+            alone = Alone(setup, setup.settings.model_copy(update={"precision": precision}))
+            alone.measure()
+            figures[precision] = alone.told()
+        except (InputError, JobError) as error:
+            figures[precision] = {"computed_by": f"nothing: {error}"}
+    return figures
+
+
+def preprocess(setup: Setup) -> dict[str, Any]:
+    """Milliseconds for a lead and window: all of it, and the filters alone, ours and the published ones."""
+    records = [decoded(f) for f in setup.fetched]
+    raw = np.random.default_rng(0).standard_normal((64, 5000)).cumsum(axis=1)
+    recipe = setup.source.recipe
+
+    def ours() -> int:
+        return sum(windows_of(record, recipe).x.shape[0] for record in records) * len(recipe.leads)
+
+    def filter_alone() -> int:
+        out = raw.copy()
+        for coefficients in recipe.coefficients():
+            zero_phase(out, coefficients, out=out)
+        without_median(out, recipe.median_samples, out=out)
+        return len(raw)
+
+    def theirs() -> int:
+        published.filter_bandpass(raw[:8], 500)
+        return 8
+
+    whole, filters, published_way = (1000 / rate(work) for work in (ours, filter_alone, theirs))
+    return {
+        "preprocess_ms_per_lead_window": whole,
+        "filters_ms_per_lead_window": filters,
+        "published_filters_ms_per_lead_window": published_way,
+        "published_over_filters": published_way / filters,
+    }
+
+
+def read(setup: Setup) -> dict[str, Any]:
+    """Fetching the bytes of spans, and decoding them."""
+    rows = setup.rows.slice(0, 64)
+    fetched = setup.fetched
+    size = sum(len(b) for f in fetched for b in f.blobs.values())
+    fetching = rate(lambda: sum(len(b) for f in fetch(rows, setup.source) for b in f.blobs.values()))
+    decoding = rate(lambda: sum(decoded(f).signals.nbytes and 1 for f in fetched))
+    return {
+        "fetch_mb_per_s": fetching / 1e6,
+        "decode_spans_per_s": decoding,
+        "decode_mb_per_s": decoding * size / len(fetched) / 1e6,
+    }
+
+
+def read_both(setup: Setup) -> dict[str, Any]:
+    """The same, and from the archive's packs, and from a bare loop."""
+    out = setup.settings.packed or str(Path(setup.folder, "packed"))
+    return {**read(setup), **bench_pack.measured(setup.source, out, rate)}
