@@ -73,8 +73,9 @@ class Fitted:
         """Probabilities, or values, of every baseline: (n, indicators) float32, NaN where it was not fitted."""
         inputs = {"age_sex": demographics(age, sex), "features": measured}
         out = {"prevalence": np.tile(self.prevalence.astype(np.float32), (len(age), 1))}
-        for name, x in inputs.items():
-            out[name] = np.column_stack([_predicted(m, x) for m in self.models[name]]).astype(np.float32)
+        with threadpool_limits(1):  # the threads of boosted trees meet after each tree: of a batch, for a few rows
+            for name, x in inputs.items():
+                out[name] = np.column_stack([_predicted(m, x) for m in self.models[name]]).astype(np.float32)
         return out
 
 
