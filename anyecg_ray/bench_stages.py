@@ -55,16 +55,18 @@ class Alone:
 
 def model_each_way(setup: Setup) -> dict[str, Any]:
     """The model alone as it is asked for, and in each precision that this backend has."""
-    asked = Alone(setup)
-    asked.measure()
-    figures = asked.told()
+    alone = Alone(setup)
+    alone.measure()
+    figures = alone.told()
+    measured = {alone.precision: alone.rates}
     for precision in get_args(Precision):
-        if precision == asked.precision:
-            figures[precision] = asked.told()
-            continue
         try:
             alone = Alone(setup, setup.settings.model_copy(update={"precision": precision}))
-            alone.measure()
+            if alone.precision in measured:  # asked for, or what it came down to
+                alone.rates = measured[alone.precision]
+            else:
+                alone.measure()
+                measured[alone.precision] = alone.rates
             figures[precision] = alone.told()
         except (InputError, JobError) as error:
             figures[precision] = {"computed_by": f"nothing: {error}"}

@@ -29,11 +29,13 @@ def instructions() -> frozenset[str]:
     return frozenset(flags.partition(":")[2].split())
 
 
-def may_have_gpu() -> bool:
-    """Whether the system shows a device that PyTorch may use: NVIDIA's, AMD's, WSL's. Only Linux can be asked."""
-    if platform.system() != "Linux":
-        return True
-    return any(next(Path("/dev").glob(name), None) for name in ("nvidia*", "nvhost*", "kfd", "dxg"))
+GPUS = ("dev/nvidia*", "proc/driver/nvidia/version", "dev/nvhost*", "dev/kfd", "dev/dxg")
+"""What Linux shows where there is a GPU: NVIDIA's devices, or its driver before anybody used one; AMD's; WSL's."""
+
+
+def may_have_gpu(root: str = "/") -> bool:
+    """Whether the system shows a device that PyTorch may use. Only Linux can be asked; elsewhere there may be one."""
+    return platform.system() != "Linux" or any(next(Path(root).glob(name), None) for name in GPUS)
 
 
 def version(package: str) -> str:

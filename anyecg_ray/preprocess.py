@@ -104,7 +104,8 @@ def places(samples: int, fs: float, recipe: Recipe) -> tuple[NDArray[np.int64], 
 
 def cut(signals: Float, starts: NDArray[np.int64], length: int) -> Float:
     """(leads, samples) -> (windows, leads, length); a view of the signals where the windows are evenly apart."""
-    everywhere = np.lib.stride_tricks.sliding_window_view(signals, length, axis=1)
+    # said to be writable, where the signals are: numba compiles anew for arrays that are not
+    everywhere = np.lib.stride_tricks.sliding_window_view(signals, length, axis=1, writeable=True)
     apart = starts[1] - starts[0] if len(starts) > 1 else 1
     even = slice(starts[0], starts[-1] + 1, apart)
     return everywhere[:, even if (np.diff(starts) == apart).all() else starts].swapaxes(0, 1)

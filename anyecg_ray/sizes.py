@@ -25,9 +25,11 @@ class Sizes:
     def __post_init__(self) -> None:
         if not self.filters or len(self.filters) != len(self.blocks):
             raise ValueError(f"{len(self.filters)} filters and {len(self.blocks)} blocks; each stage has one of both")
-        least = min(self.in_channels, self.base_filters, self.kernel_size, self.stride, *self.blocks)
-        if least < 1 or not 1 <= self.groups_width <= min(self.filters):
-            raise ValueError("every size is 1 or more, and no stage is narrower than groups_width")
+        others = (self.in_channels, self.base_filters, self.kernel_size, self.stride, self.groups_width)
+        if not all(type(n) is int and n >= 1 for n in (*others, *self.filters, *self.blocks)):
+            raise ValueError("every size is a whole number from 1")
+        if any(n < self.groups_width or n % (n // self.groups_width) for n in self.filters):
+            raise ValueError(f"filters: {self.filters} are not groups of {self.groups_width} or a little more")
 
 
 def shapes(sizes: Sizes, columns: int) -> dict[str, Shape]:

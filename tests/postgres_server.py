@@ -9,6 +9,7 @@ import time
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())  # else pgserver warns about its absence
 
 import pgserver
+from filelock import FileLock
 
 
 class Server:
@@ -16,7 +17,10 @@ class Server:
 
     def __init__(self):
         # its socket's path must be short
-        self._server = pgserver.get_server(tempfile.mkdtemp(dir="/tmp"), cleanup_mode="delete")
+        folder = tempfile.mkdtemp(dir="/tmp")
+        # as root it makes a user first, and two processes of pytest may want the same one
+        with FileLock(os.path.join(tempfile.gettempdir(), "anyecg-postgres.lock")):
+            self._server = pgserver.get_server(folder, cleanup_mode="delete")
 
     def __call__(self, name: str) -> str:
         database = "t_" + re.sub(r"\W", "_", name.lower())[:50] + f"_{time.monotonic_ns() % 10**6}"

@@ -58,9 +58,8 @@ class Cluster:
     def head(self, *flags: str, **env: str) -> None:
         """Start the head and wait for its dashboard."""
         ports = [f"--port={self.gcs}", f"--dashboard-port={self.dashboard}", "--include-dashboard=true"]
-        self._start(
-            "--head", f"--temp-dir={self.folder}/r", f"--ray-client-server-port={free_port()}", *ports, *flags, **env
-        )
+        own = ["--head", f"--temp-dir={self.folder}/r", "--disable-usage-stats"]
+        self._start(*own, f"--ray-client-server-port={free_port()}", *ports, *flags, **env)
         for _ in range(240):
             assert self.nodes[0].poll() is None, self.said()
             with contextlib.suppress(requests.RequestException, KeyError, TypeError):  # not all of it is up yet

@@ -12,7 +12,7 @@ import torch
 from anyecg_ray import backends, openvino_trace, runners
 from anyecg_ray.backends import Compute, Estimator, choose
 from anyecg_ray.config import InputError, JobError
-from anyecg_ray.machine import cores
+from anyecg_ray.machine import cores, may_have_gpu
 from anyecg_ray.weights import untrained
 
 openvino = pytest.importorskip("openvino")
@@ -152,8 +152,22 @@ def test_the_fastest_that_the_processor_multiplies(monkeypatch, int8, bfloat16, 
 
 def test_what_the_processor_multiplies_is_what_pytorch_says():
     own = backends._int8_is_native(), backends._bfloat16_is_native(), backends._amx()
-    amx = torch.cpu._is_amx_tile_supported()
+    amx = own[2]  # PyTorch asks for its tiles alone
+    assert torch.cpu._is_amx_tile_supported() or not amx
     assert own == (torch.cpu._is_avx2_supported(), amx or torch.cpu._is_avx512_bf16_supported(), amx)
+
+
+@pytest.mark.parametrize(
+    ("shown", "may"),
+    [
+        ("dev/null", False), ("dev/nvme0", False), ("dev/nvidiactl", True), ("dev/nvidia0", True), ("dev/kfd", True),
+        ("proc/driver/nvidia/version", True), ("dev/dxg", True),
+    ],
+)  # fmt: skip
+def test_where_there_may_be_a_gpu(tmp_path, shown, may):
+    (tmp_path / shown).parent.mkdir(parents=True)
+    (tmp_path / shown).touch()
+    assert may_have_gpu(str(tmp_path)) is may
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])

@@ -28,10 +28,13 @@ def test_the_tensors_are_known_without_a_network(sizes):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"filters": ()}, {"blocks": (1,)}, {"filters": (8,) * 7}, {"groups_width": 0}, {"stride": 0}, {"in_channels": 0}],
-)
+    [
+        {"filters": ()}, {"blocks": (1,)}, {"filters": (8,) * 7}, {"filters": (50,) * 7}, {"groups_width": 0},
+        {"stride": 0}, {"in_channels": 0}, {"kernel_size": 16.0},
+    ],
+)  # fmt: skip
 def test_sizes_that_no_network_has(wrong):
-    with pytest.raises(ValueError, match=r"each stage has one of both|every size is 1 or more"):
+    with pytest.raises(ValueError, match=r"each stage has one of both|every size is a whole|are not groups of"):
         Sizes(**wrong)
 
 

@@ -87,6 +87,7 @@ def same(a, b):
     pd.testing.assert_frame_equal(*(rows.assign(status_detail=rows.status_detail.where(~gone)) for rows in (a, b)))
 
 
+@pytest.mark.slow  # from a bucket, in test_backfill_s3.py, it is not
 def test_the_packs_give_the_same_rows(indexed, packed, bundle, tmp_path):
     before = scored(indexed, bundle, tmp_path / "a")
     after = scored(packed / "manifest.parquet", bundle, tmp_path / "b")

@@ -142,7 +142,7 @@ def test_a_bundle_with_a_changed_preprocessing_is_refused(tmp_path):
         ("card.json", lambda b: b"{", "not a model card"),
         ("card.json", lambda b: b.replace(b'"model_id"', b'"modelid"'), "not a model card"),
         ("card.json", lambda b: b.replace(b'"kind": "net1d"', b'"kind": "resnet"'), "this version knows net1d"),
-        ("card.json", lambda b: b.replace(b'"groups_width": 16', b'"groups_width": 17'), "narrower than groups_width"),
+        ("card.json", lambda b: b.replace(b'"groups_width": 16', b'"groups_width": 17'), "are not groups of 17"),
         (
             "card.json",
             lambda b: b.replace(b'"kernel_size": 16', b'"kernel_size": 15'),
