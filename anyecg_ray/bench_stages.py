@@ -11,8 +11,8 @@ from anyecg_ray import bench_pack, published
 from anyecg_ray.backends import Compute, Estimator, Precision
 from anyecg_ray.bench_setup import Setup, decoded
 from anyecg_ray.config import InputError, JobError
-from anyecg_ray.filters import without_median, zero_phase
 from anyecg_ray.predict import PIECE_WINDOWS, fetch
+from anyecg_ray.preprocess import filtered
 from anyecg_ray.preprocess import preprocess as windows_of
 
 STAGE_S = 5.0
@@ -83,11 +83,7 @@ def preprocess(setup: Setup) -> dict[str, Any]:
         return sum(windows_of(record, recipe).x.shape[0] for record in records) * len(recipe.leads)
 
     def filter_alone() -> int:
-        out = raw.copy()
-        for coefficients in recipe.coefficients():
-            zero_phase(out, coefficients, out=out)
-        without_median(out, recipe.median_samples, out=out)
-        return len(raw)
+        return len(filtered(raw, recipe))
 
     def theirs() -> int:
         published.filter_bandpass(raw[:8], 500)

@@ -88,17 +88,18 @@ def _rows(x: Float) -> Float:
 def _zero_phase(x, b, a, settled, edge, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     n = x.shape[1]
     y = np.empty(n + 2 * edge)
+    of_two = not (np.any(b[3:]) or np.any(a[3:]))
     for row in range(x.shape[0]):
         for i in range(edge):  # continued by its own point reflection
             y[i] = 2 * x[row, 0] - x[row, edge - i]
             y[edge + n + i] = 2 * x[row, n - 1] - x[row, n - 2 - i]
         y[edge : edge + n] = x[row]
-        if np.any(b[3:]) or np.any(a[3:]):
-            _recursion(y, b, a, settled, 0, 1)
-            _recursion(y, b, a, settled, y.size - 1, -1)
-        else:
+        if of_two:
             _recursion_of_two(y, b, a, settled, 0, 1)
             _recursion_of_two(y, b, a, settled, y.size - 1, -1)
+        else:
+            _recursion(y, b, a, settled, 0, 1)
+            _recursion(y, b, a, settled, y.size - 1, -1)
         out[row] = y[edge : edge + n]
 
 

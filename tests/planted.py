@@ -15,7 +15,7 @@ PLANTED = "ZEBRA7731"
 def naming(folders: Iterable[Path], names: Iterable[str] = (PLANTED,)) -> list[Path]:
     """Files below the folders that hold one of the names."""
     wanted = [name.encode() for name in names]
-    files = [Path(at, name) for folder in folders for at, _, names in os.walk(folder) for name in names]
+    files = [Path(at, name) for folder in folders for at, _, held in os.walk(folder) for name in held]
     files = [file for file in files if file.is_file() and not file.is_symlink()]
     assert files, f"no files in {[str(f) for f in folders]}"
     return [file for file in files if _holds(file, wanted)]

@@ -33,6 +33,17 @@ def quick(monkeypatch):
     monkeypatch.setattr(bench_stages, "STAGE_S", 0.1)
 
 
+def comes_to_be(pid, stopped):
+    """Whether it is stopped, or is not: a signal takes a moment. One that has ended is not."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        found = psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        if found == stopped:
+            return True
+        time.sleep(0.01)
+    return False
+
+
 @pytest.mark.parametrize(
     ("what", "keys"),
     [
@@ -68,6 +79,7 @@ def test_score_writes_the_figures_that_others_read(bundle, data, tmp_path, monke
     assert told["model_windows_per_s"] == pytest.approx(sum(told["model_in_turns"]) / len(told["model_in_turns"]))
     assert all(0 <= share <= 1 for share in told["over_time"]["cpu"])
     assert sorted(told["over_time"]["seconds"]) == told["over_time"]["seconds"] != []
+    assert all(comes_to_be(p.pid, stopped=False) for p in psutil.Process().children(recursive=True))
 
 
 @pytest.mark.slow
@@ -104,16 +116,8 @@ def test_the_pipelines_clock_stands_still_while_another_has_its_turn(monkeypatch
     child = subprocess.Popen(["bash", "-c", "exec -a raylet sleep 60"])
     seen = []
 
-    def reached(stopped):
-        """A signal takes a moment."""
-        until = time.monotonic() + 10
-        while (psutil.Process(child.pid).status() == psutil.STATUS_STOPPED) != stopped:
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        return True
-
     def turn():
-        seen.append(reached(stopped=True))
+        seen.append(comes_to_be(child.pid, stopped=True))
         time.sleep(0.3)
 
     monkeypatch.setattr(psutil.Process, "name", lambda self: "raylet" if self.pid == child.pid else "other")
@@ -121,7 +125,7 @@ def test_the_pipelines_clock_stands_still_while_another_has_its_turn(monkeypatch
     block = pa.table({"values": pa.array([[[0.5]]], pa.list_(pa.list_(pa.float32())))})
     began = time.perf_counter()
     for _ in marks.watch([block] * 4):
-        assert reached(stopped=False)
+        assert comes_to_be(child.pid, stopped=False)
     child.kill()
     child.wait()
     assert seen == [True] * 4
