@@ -199,7 +199,8 @@ def _health(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz", response_model=State, tags=["server"], openapi_extra=describing.OPEN_TO_ALL)
     async def ready(response: Response) -> State:
-        """Whether every model answers; 503 where one does not."""
+        """Whether every model answers; 503 where one does not, and where the server is ending."""
+        service.intake.admission.check_open()
         found = await service.ready()
         response.status_code = 200 if all(found.values()) else 503
         return State(status="ok" if all(found.values()) else "not ready", detail=found)

@@ -3,18 +3,25 @@
 import logging
 import os
 import signal
+import sys
 import threading
+import time
 from ipaddress import ip_address
 from typing import Any
 
 import ray
 from pydantic import Field
 from ray import serve as rayserve
+from ray.serve.exceptions import RayServeException
 
 from anyecg_ray import cluster
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.ending import Terminated
+from anyecg_ray.limits import Limits
 from anyecg_ray.serve import APP, QUIET, Application, application
+
+LONGEST = 4
+"""Timeouts that a request may take in all: its body's, its answer's, and what a batch takes before and after."""
 
 
 class Serve(Application):
@@ -43,19 +50,43 @@ def serve(settings: Serve) -> None:
             print("ending: requests at work are finished first", flush=True)
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            rayserve.delete(APP)
+            end(settings.limits)
 
 
 def start(settings: Serve) -> None:
     """Deploy, or update what is deployed, and wait until it answers. Ray must be connected."""
     app = application(_fitted(settings))
-    options = {"host": settings.host, "port": settings.port, "request_timeout_s": 3 * settings.limits.timeout}
+    options = {"host": settings.host, "port": settings.port, "request_timeout_s": LONGEST * settings.limits.timeout}
     try:
         rayserve.start(http_options=options, logging_config=QUIET)
         rayserve.run(app, name=APP, route_prefix="/", blocking=False)
     except (RuntimeError, ray.exceptions.RayError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise JobError(f"the endpoint did not start: {lines[-1] if lines else type(error).__name__}") from None
+
+
+def end(limits: Limits) -> None:
+    """Take nothing more on, finish what is at work, and end. Ray must be connected."""
+    # first, for Serve ends models and ingress together: a request at work would lose the model that it waits for
+    _drain(LONGEST * limits.timeout)
+    try:
+        rayserve.delete(APP)
+    except TimeoutError:
+        print("not all of the endpoint ended within a minute", file=sys.stderr, flush=True)
+
+
+def _drain(seconds: float) -> None:
+    """Return once no ingress replica has a request at work, or the time is over."""
+    until = time.monotonic() + seconds
+    try:
+        ingress = rayserve.get_app_handle(APP)
+        # again and again, so that a replica that starts meanwhile is told too; one that fails is asked again
+        while any(ingress.broadcast("drain").results(timeout_s=seconds, return_exceptions=True)):
+            if time.monotonic() > until:
+                return
+            time.sleep(0.2)
+    except (TimeoutError, RayServeException):
+        return  # there is no ingress, or none that answers: nothing that could be waited for
 
 
 def check(settings: Serve) -> None:

@@ -53,10 +53,19 @@ class Admission:
     limits: Limits
     requests: int = 0
     held: int = 0
+    ending: bool = False
+    """Nothing more is taken on: the server finishes what is at work, and ends."""
+
+    def check_open(self) -> None:
+        """Raises Problem (503) where the server is ending."""
+        if self.ending:
+            headers = {"Retry-After": "5"}
+            raise Problem(503, "ending", "the server is ending", "send it again after 5 s", headers=headers)
 
     @contextmanager
     def request(self) -> Iterator[None]:
         """A place for one request. Raises Problem (503) where there is none."""
+        self.check_open()
         if self.requests >= self.limits.requests:
             raise busy(f"{self.requests} requests are at work")
         self.requests += 1

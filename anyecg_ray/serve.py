@@ -98,6 +98,7 @@ class Ingress:
         self._asked = [Asked(handle) for handle in handles]
         self._models: list[Served] = []
         self._counts = Counts()
+        self._admission = Admission(entry.limits)
         self._who = rayserve.get_replica_context().replica_id.unique_id
 
     def reconfigure(self, config: dict[str, list[dict[str, Any]]]) -> None:
@@ -111,8 +112,13 @@ class Ingress:
         write_log()
         limits = self._entry.limits
         pool = ThreadPoolExecutor(max(2, cores()))
-        intake = Intake(limits, self._entry.prefixes, Admission(limits), pool)
+        intake = Intake(limits, self._entry.prefixes, self._admission, pool)
         return create(Service(lambda: self._models, intake, self._gate, self._counts, self._ready, self._told))
+
+    async def drain(self) -> int:
+        """Take nothing more on. Returns how many requests are still at work."""
+        self._admission.ending = True
+        return self._admission.requests
 
     async def _ready(self) -> dict[str, bool]:
         answers = await asyncio.gather(*(asked.answers() for asked in self._asked))

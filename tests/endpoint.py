@@ -1,5 +1,6 @@
 """A real endpoint for tests: Ray Serve on a free port of this machine, with a bundle of random weights."""
 
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,24 @@ class Endpoint(NamedTuple):
 
     def estimate(self, query: str = "", **options: Any) -> requests.Response:
         return self.ask("POST", f"/v1/estimates{query}", **options)
+
+
+class Upload:
+    """A request whose body is half sent."""
+
+    def __init__(self, url: str, path: str, body: bytes) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self._socket = socket.create_connection((host, int(port)), timeout=60)
+        told = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        self._socket.sendall(f"{told}Content-Length: {len(body)}\r\n\r\n".encode() + body[:1000])
+        self._rest = body[1000:]
+
+    def finished(self) -> tuple[int, dict]:
+        """(status, JSON) of the answer once the rest is sent."""
+        self._socket.sendall(self._rest)
+        with self._socket, self._socket.makefile("rb") as answer:
+            head, _, body = answer.read().partition(b"\r\n\r\n")
+        return int(head.split()[1]), json.loads(body)
 
 
 def bundle(folder: Path, leads: list[str] | None = None, seed: int = 0, name: str = "bundle") -> str:

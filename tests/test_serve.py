@@ -18,7 +18,7 @@ import requests
 import yaml
 from bad_records import beats, copy_good, write
 from bad_requests import GOOD, Bad, all_of_them, dat, header, upload
-from endpoint import INDICATORS, Endpoint, bundle, free_port, running
+from endpoint import INDICATORS, Endpoint, Upload, bundle, free_port, running
 from ray.serve.schema import ServeDeploySchema
 
 from anyecg_ray import keys, model, schema
@@ -445,6 +445,11 @@ def test_the_command_line_serves_and_ends_when_told(bundles, tmp_path):
         assert got.json()["status"] == "ok"
         spoofed = requests.get(f"http://127.0.0.1:{port}/v1/models", headers={"Host": "evil.example"}, timeout=60)
         assert (spoofed.status_code, spoofed.json()["code"]) == (403, "not_local")
+        upload = Upload(f"http://127.0.0.1:{port}", "/v1/estimates", json.dumps(GOOD).encode())
+        time.sleep(1)  # until it is at work
         process.send_signal(signal.SIGTERM)
+        time.sleep(2)
+        status, answer = upload.finished()
+        assert (status, answer["status"]) == (200, "ok")
         assert process.wait(90) == 0
         assert process.stderr.read() == ""

@@ -26,6 +26,7 @@ const PROBLEMS = {
   revoked_key: ["That key has been withdrawn.", "Ask whoever runs this server for another."],
   unreachable: ["The server does not answer.", "Check the connection, then try again.", "again"],
   overloaded: ["The server has more to do than it takes on.", "Nothing was lost: try again in a moment.", "again"],
+  ending: ["The server is being stopped or restarted.", "Nothing was lost: try again in a moment.", "again"],
   too_many_requests: ["This key has sent more ECGs than it may in a short time.", "Try again in a moment.", "again"],
   internal: ["The server failed. That is a fault in the software, not in your ECG.", "Try again; if it stays, tell whoever runs this server.", "again"],
   slow_body: ["The file took too long to arrive.", "Check the connection, then try again.", "again"],
