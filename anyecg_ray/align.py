@@ -16,6 +16,7 @@ from pydantic import Field
 from anyecg_ray.analytes import BY_KEY, Indicator
 from anyecg_ray.config import Settings
 from anyecg_ray.labvalue import Reason, direction_label, encode
+from anyecg_ray.owners import Owners, Who, key
 from anyecg_ray.schema import TIME
 
 Clock = Literal["order", "result", "chart", "store", "none"]
@@ -49,7 +50,7 @@ class Draws:
 
     analytes: tuple[str, ...]
     owners: np.ndarray
-    """(owners,) str, sorted; an encounter as `e:ID`, a patient of whom no encounter is told as `p:ID`."""
+    """(owners,) str, sorted, as owners.key names them: a recorded encounter, or a patient without one."""
     first: np.ndarray
     """(owners + 1,): where each owner's results begin."""
     time: np.ndarray
@@ -63,8 +64,11 @@ class Draws:
     """(n,) float32, NaN where missing or censored."""
 
     def of(self, encounter: str | None, patient: str | None) -> np.ndarray:
-        """Indices of the results of an encounter, and of its patient's results that belong to no encounter."""
-        found = [self._slice(f"e:{encounter}") if encounter else None, self._slice(f"p:{patient}") if patient else None]
+        """Indices of the results of an encounter, and of its patient's results that belong to no encounter.
+
+        Both as the manifest names them.
+        """
+        found = [self._slice(owner) for owner in {key(encounter, patient): None, key(None, patient): None}]
         return np.concatenate([np.empty(0, np.int64), *[f for f in found if f is not None]])
 
     def _slice(self, owner: str) -> np.ndarray | None:
@@ -74,21 +78,26 @@ class Draws:
         return np.arange(self.first[i], self.first[i + 1])
 
 
-def collect(batches: Iterable[pa.RecordBatch], clock: Clock, sex: dict[str, str], wanted: set[str]) -> Draws:
+def collect(
+    batches: Iterable[pa.RecordBatch], clock: Clock, sex: dict[str, str], recorded: Iterable[Who], table: str
+) -> Draws:
     """The usable results of schema.LABELS batches.
 
-    sex: by patient, for ranges that depend on it. wanted: owners to keep, as Draws names them.
+    sex: by patient, for ranges that depend on it. recorded: whose results to keep, as the manifest names them.
+    Raises InputError, naming the table, where it cannot be told whose a result is.
     """
-    owners = np.array(sorted(wanted), str)
-    parts = [_columns(batch, clock, sex, pa.array(owners.tolist(), pa.string())) for batch in batches]
-    keys = sorted({key for part in parts for key in part[1]})
-    codes = [np.array([keys.index(k) for k in names], np.int16)[part["analyte"]] for part, names in parts]
+    who = list(recorded)
+    wanted = Owners([*who, *((None, patient) for _, patient in who)], table)
+    owners = np.array(wanted.keys, str)
+    parts = [_columns(batch, clock, sex, wanted) for batch in batches]
+    analytes = sorted({name for part in parts for name in part[1]})
+    codes = [np.array([analytes.index(n) for n in names], np.int16)[part["analyte"]] for part, names in parts]
     columns = {n: np.concatenate([p[n] for p, _ in parts]) if parts else np.empty(0) for n in _KINDS}
     order = np.lexsort((columns["time"], columns["owner"]))
     time, low, high, value = (columns[n][order].astype(_KINDS[n]) for n in ("time", "low", "high", "value"))
     analyte = np.concatenate(codes)[order] if codes else np.empty(0, np.int16)
     first = np.searchsorted(columns["owner"][order], np.arange(len(owners) + 1))
-    return Draws(tuple(keys), owners, first, time, analyte, low, high, value)
+    return Draws(tuple(analytes), owners, first, time, analyte, low, high, value)
 
 
 _KINDS = {"owner": np.int32, "time": np.int64, "low": np.float32, "high": np.float32, "value": np.float32}
@@ -96,15 +105,10 @@ _KINDS = {"owner": np.int32, "time": np.int64, "low": np.float32, "high": np.flo
 
 
 def _columns(
-    batch: pa.RecordBatch, clock: Clock, sex: dict[str, str], wanted: pa.Array
+    batch: pa.RecordBatch, clock: Clock, sex: dict[str, str], wanted: Owners
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """The results of a batch that tell something, `owner` as places in `wanted`, `analyte` in the names beside."""
-    owner = pc.if_else(
-        pc.is_valid(batch["encounter_id"]),
-        pc.binary_join_element_wise("e", batch["encounter_id"], ":"),
-        pc.binary_join_element_wise("p", batch["patient_id"], ":"),
-    )
-    place = pc.index_in(owner, wanted)
+    place = wanted.places(batch["encounter_id"], batch["patient_id"])
     time = pa.nulls(len(batch), TIME).fill_null(0) if clock == "none" else batch[f"{clock}_time"]
     keep = pc.and_(pc.and_(pc.is_valid(place), pc.is_valid(time)), pc.is_valid(batch["analyte"]))
     batch, place, time = (c.filter(keep) for c in (batch, place, time))
@@ -172,7 +176,7 @@ def match(times: np.ndarray, draws: Draws, rows: np.ndarray, rule: Align, clock:
 def labels(matched: np.ndarray, draws: Draws, indicators: Sequence[Indicator]) -> np.ndarray:
     """(windows, indicators) float32: 1, 0 or the value; NaN, for not measured, masks the loss."""
     out = np.full((len(matched), len(indicators)), np.nan, np.float32)
-    place = {key: i for i, key in enumerate(draws.analytes)}
+    place = {analyte: i for i, analyte in enumerate(draws.analytes)}
     for i, indicator in enumerate(indicators):
         if indicator.analyte not in place:
             continue

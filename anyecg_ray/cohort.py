@@ -20,6 +20,7 @@ from anyecg_ray.config import InputError, Location, Settings
 from anyecg_ray.datasets import mc_med, mimic_iv_ecg, ptb_xl, wfdb
 from anyecg_ray.labtable import Counts
 from anyecg_ray.manifest import ManifestFile, read_rows
+from anyecg_ray.owners import Owners, Who, key, whose
 from anyecg_ray.predict import Shard, Source
 from anyecg_ray.splits import PARTS, Person, Split
 
@@ -95,16 +96,17 @@ class Cohort:
         self.recipe = weights.named_recipe(settings.recipe, tuple(settings.leads))
         self.source = Source(settings.manifest, records, self.recipe)
         self.counts: Counts = Counts()
-        self.people = _people(self.dataset, self.archive, settings)
-        self.parts, self.split = splits.assign(list(self.people.values()), settings.split, self.archive)
+        people = _people(self.dataset, self.archive, settings)
+        parts, self.split = splits.assign(people, settings.split, self.archive)
         self.clock: Clock = CLOCKS[self.dataset] if settings.align.clock == "auto" else settings.align.clock
         self.shards, present = _shards(manifest, settings.manifest)
-        wanted = {f"e:{e}" for e, _ in present if e} | {f"p:{p}" for _, p in present if p}
-        sex = {p.patient: p.sex for p in self.people.values() if p.patient and p.sex}
-        self.draws = align.collect(_labels(self.dataset, self.archive, settings, self.counts), self.clock, sex, wanted)
+        self.people, self.parts = _recorded(people, parts, present, settings.people or self.archive)
+        sex = {p.patient: p.sex for p in people if p.patient and p.sex}
+        results = _labels(self.dataset, self.archive, settings, self.counts)
+        self.draws = align.collect(results, self.clock, sex, present, settings.labels or self.archive)
         self.indicators = self._indicators(settings, present)
 
-    def _indicators(self, settings: Prepare, present: set[tuple[str | None, str | None]]) -> list[Indicator]:
+    def _indicators(self, settings: Prepare, present: set[Who]) -> list[Indicator]:
         """Those asked for, else those with enough positives and negatives among recorded encounters, in each split."""
         if settings.indicators:
             chosen = [Indicator.parse(key) for key in settings.indicators]
@@ -136,9 +138,9 @@ class Cohort:
             if values:
                 yield Indicator(analyte, "value")
 
-    def _supported(self, indicator: Indicator, least: int, present: set[tuple[str | None, str | None]]) -> bool:
+    def _supported(self, indicator: Indicator, least: int, present: set[Who]) -> bool:
         if not hasattr(self, "_rows"):
-            self._rows = [(self.parts.get(e or p or ""), self.draws.of(e, p)) for e, p in sorted(present, key=str)]
+            self._rows = [(self.parts.get(whose(e, p)), self.draws.of(e, p)) for e, p in sorted(present, key=str)]
         column = {"low": self.draws.low, "value": self.draws.value}.get(indicator.direction, self.draws.high)
         code = self.draws.analytes.index(indicator.analyte)
         n: Counter[tuple[str, bool]] = Counter()
@@ -153,8 +155,8 @@ class Cohort:
         return all(n[part, side] >= least for part in PARTS for side in sides)
 
 
-def _people(dataset: str, archive: str, settings: Prepare) -> dict[str, Person]:
-    """Every encounter of the data set by its id."""
+def _people(dataset: str, archive: str, settings: Prepare) -> list[Person]:
+    """Every encounter of the data set."""
     if dataset == "wfdb":
         if settings.labels is None or settings.people is None:
             raise InputError("settings labels and people: a wfdb archive needs tables of its results and its people")
@@ -163,14 +165,26 @@ def _people(dataset: str, archive: str, settings: Prepare) -> dict[str, Person]:
         batches = mimic_iv_ecg.encounters(archive, settings.labels)
     else:
         batches = (mc_med if dataset == "mc-med" else ptb_xl).encounters(archive)
-    people = {}
+    people = []
     for batch in batches:
         for row in batch.to_pylist():
             own = {rule: row[f"split_{rule}"] for rule in ("random", "chrono", "fold")}
-            people[row["encounter_id"]] = Person(
-                row["encounter_id"], row["patient_id"], row["start_time"], row["age"], row["sex"], own
+            people.append(
+                Person(row["encounter_id"], row["patient_id"], row["start_time"], row["age"], row["sex"], own)
             )
     return people
+
+
+def _recorded(
+    people: list[Person], parts: list[str | None], present: set[Who], table: str
+) -> tuple[dict[Who, tuple[float | None, str | None]], dict[Who, str]]:
+    """Of those in the manifest, as `whose` names them: age and sex, and the part of those that have one."""
+    names = {key(*who): who for who in (whose(*who) for who in present)}
+    owners = Owners(names.values(), table)
+    ids = (pa.array([getattr(p, n) for p in people], pa.string()) for n in ("encounter", "patient"))
+    found = [None if at is None else names[owners.keys[at]] for at in owners.places(*ids).to_pylist()]
+    told = {who: (p.age, p.sex) for who, p in zip(found, people, strict=True) if who}
+    return told, {who: part for who, part in zip(found, parts, strict=True) if who and part}
 
 
 def _labels(dataset: str, archive: str, settings: Prepare, counts: Counts) -> Iterator[pa.RecordBatch]:
@@ -185,10 +199,10 @@ def _labels(dataset: str, archive: str, settings: Prepare, counts: Counts) -> It
     return wfdb.labels(settings.labels, counts)
 
 
-def _shards(manifest: ManifestFile, uri: str) -> tuple[list[Shard], set[tuple[str | None, str | None]]]:
+def _shards(manifest: ManifestFile, uri: str) -> tuple[list[Shard], set[Who]]:
     """The manifest cut into shards of about SHARD_WINDOWS, and the encounters and patients that are recorded."""
     shards: list[Shard] = []
-    present: set[tuple[str | None, str | None]] = set()
+    present: set[Who] = set()
     for group, rows in enumerate(manifest.row_groups):
         table = read_rows(uri, group, 0, rows)
         present |= set(zip(table["encounter_id"].to_pylist(), table["patient_id"].to_pylist(), strict=True))

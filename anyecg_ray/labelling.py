@@ -17,6 +17,7 @@ import ray
 from anyecg_ray import align, segments, storage, unfinished
 from anyecg_ray.align import Align, Clock, Draws
 from anyecg_ray.analytes import Indicator
+from anyecg_ray.owners import Who, whose
 from anyecg_ray.predict import Shard, Source, windows_of
 from anyecg_ray.splits import PARTS
 
@@ -33,10 +34,10 @@ class Known(NamedTuple):
     """What all workers share, through Ray's object store."""
 
     draws: Draws
-    parts: dict[str, str]
-    """Encounter -> split."""
-    people: dict[str, tuple[float | None, str | None]]
-    """Encounter -> age and sex."""
+    parts: dict[Who, str]
+    """Whose -> split."""
+    people: dict[Who, tuple[float | None, str | None]]
+    """Whose -> age and sex."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,8 @@ def label_shards(batch: pa.Table, shards: list[Shard], job: Job, known: list[Any
         yield counted
 
 
-def _whose(span: dict[str, Any]) -> str:
-    """The encounter; where an archive knows none, the patient stands for it."""
-    return span["encounter_id"] or span["patient_id"] or ""
+def _whose(span: dict[str, Any]) -> Who:
+    return whose(span["encounter_id"], span["patient_id"])
 
 
 def _labelled(span: dict[str, Any], job: Job, known: Known, counts: Counts) -> pa.Table | None:

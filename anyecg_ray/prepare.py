@@ -60,8 +60,7 @@ def _before(out: str) -> SegmentsCard | None:
 
 def _run(plan: Cohort, settings: Prepare) -> pa.Table:
     """Write all parts; returns the workers' counts: shard, what, key, n."""
-    people = {encounter: (p.age, p.sex) for encounter, p in plan.people.items()}
-    known = Known(plan.draws, plan.parts, people)
+    known = Known(plan.draws, plan.parts, plan.people)
     what = (plan.source, tuple(plan.indicators), plan.clock, settings.align, settings.per_span)
     job = Job(*what, settings.out, unfinished.work(*what, known, plan.shards))
     done = unfinished.done(job.out, job.work)

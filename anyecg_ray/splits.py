@@ -34,28 +34,28 @@ class Person(NamedTuple):
         return self.patient or f"encounter {self.encounter}"
 
 
-def assign(people: Sequence[Person], rule: Split, where: str) -> tuple[dict[str, str], str]:
-    """The part of each encounter that has one, and the rule that was followed.
+def assign(people: Sequence[Person], rule: Split, where: str) -> tuple[list[str | None], str]:
+    """The part of each encounter, None where it has none, and the rule that was followed.
 
     Raises InputError where the rule cannot be followed, or puts a patient into two parts.
     """
     chosen = _auto(people) if rule == "auto" else rule
     if chosen == "hash":
-        parts = {p.encounter: by_hash(p.who) for p in people}
+        parts: list[str | None] = [by_hash(p.who) for p in people]
     elif chosen == "time":
         parts = _by_time(people)
     else:
-        parts = {p.encounter: part for p in people if (part := p.own.get(chosen))}
-        if not parts:
+        parts = [p.own.get(chosen) or None for p in people]
+        if not any(parts):
             raise InputError(f"setting split: {where} has no split {chosen} of its own; give hash or time")
     check(people, parts, where)
     return parts, chosen
 
 
-def check(people: Sequence[Person], parts: dict[str, str], where: str) -> None:
+def check(people: Sequence[Person], parts: Sequence[str | None], where: str) -> None:
     """Raise InputError where a patient's encounters are in two parts."""
     home: dict[str, str] = {}
-    placed = [(p.who, part) for p in people if (part := parts.get(p.encounter))]
+    placed = [(p.who, part) for p, part in zip(people, parts, strict=True) if part]
     if twice := {who for who, part in placed if home.setdefault(who, part) != part}:
         raise InputError(
             f"{where}: {len(twice):,} patients are in more than one split; a patient must be in one: "
@@ -76,7 +76,7 @@ def _auto(people: Sequence[Person]) -> Split:
     return "hash"
 
 
-def _by_time(people: Sequence[Person]) -> dict[str, str]:
+def _by_time(people: Sequence[Person]) -> list[str | None]:
     """By the day of a patient's first encounter, the earliest 80% for training; all of a patient stays together."""
     if timeless := sum(p.start is None for p in people):
         raise InputError(f"setting split: {timeless:,} encounters have no time; give --split hash")
@@ -87,4 +87,4 @@ def _by_time(people: Sequence[Person]) -> dict[str, str]:
     ranked = sorted(first, key=lambda who: (first[who], who))
     edges = np.cumsum(SHARES) * len(ranked)
     part = {who: PARTS[min(2, int(np.searchsorted(edges, i, side="right")))] for i, who in enumerate(ranked)}
-    return {p.encounter: part[p.who] for p in people}
+    return [part[p.who] for p in people]

@@ -10,6 +10,8 @@ import pytest
 from anyecg_ray import align
 from anyecg_ray.align import Align, Clock, Draws
 from anyecg_ray.analytes import Indicator
+from anyecg_ray.config import InputError
+from anyecg_ray.owners import Who
 from anyecg_ray.schema import LABELS
 
 NOON = datetime(2301, 5, 1, 12, tzinfo=UTC)  # MC-MED's years: nanoseconds end in 2262
@@ -32,9 +34,11 @@ def result(minutes: float | None = 0, value: float | None = 4.0, **more: Any) ->
     return row | {"order_time": None if minutes is None else at(minutes)} | more
 
 
-def collected(*rows: dict[str, Any], clock: Clock = "order", sex: dict[str, str] | None = None) -> Draws:
+def collected(
+    *rows: dict[str, Any], clock: Clock = "order", sex: dict[str, str] | None = None, recorded: list[Who] | None = None
+) -> Draws:
     batch = pa.RecordBatch.from_pylist(list(rows), schema=LABELS)
-    return align.collect([batch], clock, sex or {}, {"e:E", "p:P", "e:F"})
+    return align.collect([batch], clock, sex or {}, recorded or [("E", "P"), ("F", "P")], "labs.csv")
 
 
 def labelled(draws: Draws, minutes: float, *keys: str, clock: Clock = "order", **rule: Any) -> list[float]:
@@ -95,6 +99,41 @@ def test_results_of_another_visit_of_the_patient_label_nothing() -> None:
 
 def test_results_that_know_no_visit_label_the_patient() -> None:
     assert labelled(collected(result(0, 6.0, encounter_id=None)), 5) == [1, 0, 6]
+
+
+def potassium(encounter: str | None, patient: str | None, value: float) -> dict[str, Any]:
+    return result(0, value, encounter_id=encounter, patient_id=patient)
+
+
+def whose_values(draws: Draws, recorded: list[Who]) -> list[list[float]]:
+    return [draws.value[draws.of(*who)].tolist() for who in recorded]
+
+
+def test_encounters_numbered_anew_for_each_patient_keep_their_own_results() -> None:
+    abc: list[Who] = [("1", "A"), ("1", "B"), ("1", "C")]
+    rows = [potassium(*who, value) for who, value in zip(abc, (4.0, 4.2, 7.1), strict=True)]
+    told = whose_values(collected(*rows, recorded=abc), abc)
+    assert told == [[pytest.approx(v)] for v in (4.0, 4.2, 7.1)]
+    assert whose_values(collected(potassium("1", "D", 9.0), recorded=abc), abc) == [[], [], []]
+
+
+def test_who_names_no_patient_is_found_by_an_encounter_of_one_patient() -> None:
+    assert whose_values(collected(potassium("1", None, 4.0), recorded=[("1", "A")]), [("1", "A")]) == [[4]]
+    assert whose_values(collected(potassium("1", "A", 4.0), recorded=[("1", None)]), [("1", None)]) == [[4]]
+
+
+def test_a_result_of_nobody_told_whose_encounter_is_recorded_of_two_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"labs\.csv: encounter 1 is that of several patients.* name the patient in every"
+    ):
+        collected(potassium("1", None, 7.1), recorded=[("1", "A"), ("1", "B")])
+
+
+def test_results_of_two_patients_for_an_encounter_recorded_of_nobody_told_are_refused() -> None:
+    rows = [potassium("1", "A", 4.0), potassium("1", "A", 4.1), potassium("1", "B", 7.1)]
+    assert len(whose_values(collected(*rows[:2], recorded=[("1", None)]), [("1", None)])[0]) == 2
+    with pytest.raises(InputError, match=r"labs\.csv: encounter 1 is that of several patients.*names patients"):
+        collected(*rows, recorded=[("1", None)])
 
 
 def test_the_laboratory_s_flag_goes_before_its_range_and_that_before_the_analyte_s() -> None:

@@ -19,8 +19,8 @@ def person(number: int, patient: str | None = "", day: float | None = None, **ow
 
 def test_the_data_set_s_own_split_is_taken_first_and_others_by_name() -> None:
     people = [person(i, random=r, chrono=c) for i, (r, c) in enumerate([("train", "val"), ("test", "train")])]
-    assert splits.assign(people, "auto", "x") == ({"e0": "train", "e1": "test"}, "random")
-    assert splits.assign(people, "chrono", "x") == ({"e0": "val", "e1": "train"}, "chrono")
+    assert splits.assign(people, "auto", "x") == (["train", "test"], "random")
+    assert splits.assign(people, "chrono", "x") == (["val", "train"], "chrono")
 
 
 def test_folds_and_then_the_hash_where_there_is_no_random_split() -> None:
@@ -30,7 +30,7 @@ def test_folds_and_then_the_hash_where_there_is_no_random_split() -> None:
 
 def test_an_encounter_without_a_part_is_in_none() -> None:
     parts, _ = splits.assign([person(0, random="train"), person(1, random=None)], "random", "x")
-    assert parts == {"e0": "train"}
+    assert parts == ["train", None]
 
 
 def test_a_split_that_the_data_set_lacks_is_refused() -> None:
@@ -49,8 +49,8 @@ def test_a_planted_patient_in_two_parts_is_refused(rule: splits.Split) -> None:
 def test_the_hash_keeps_patients_together_and_shares_80_10_10() -> None:
     people = [person(i, f"p{i // 3}") for i in range(9000)]
     parts, _ = splits.assign(people, "hash", "x")
-    assert all(len({parts[f"e{3 * k + j}"] for j in range(3)}) == 1 for k in range(3000))
-    share = {part: n / 9000 for part, n in Counter(parts.values()).items()}
+    assert all(len(set(parts[3 * k : 3 * k + 3])) == 1 for k in range(3000))
+    share = {part: n / 9000 for part, n in Counter(parts).items()}
     assert share["train"] == pytest.approx(0.8, abs=0.03)
     assert share["val"] == pytest.approx(0.1, abs=0.02)
     assert share["test"] == pytest.approx(0.1, abs=0.02)
@@ -64,8 +64,8 @@ def test_the_hash_is_the_same_in_every_run_and_release() -> None:
 def test_parts_by_time_follow_each_other_and_keep_patients_together() -> None:
     people = [person(i, day=i) for i in range(20)] + [person(100, "p0", day=500)]
     parts, _ = splits.assign(people, "time", "x")
-    assert [parts[f"e{i}"] for i in range(20)] == ["train"] * 16 + ["val"] * 2 + ["test"] * 2
-    assert parts["e100"] == "train"  # with the patient's first
+    assert parts[:20] == ["train"] * 16 + ["val"] * 2 + ["test"] * 2
+    assert parts[20] == "train"  # with the patient's first
 
 
 def test_time_needs_times() -> None:
@@ -75,4 +75,4 @@ def test_time_needs_times() -> None:
 
 def test_encounters_of_nobody_known_are_patients_of_their_own() -> None:
     people = [person(0, None, random="train"), person(1, None, random="test")]
-    assert splits.assign(people, "random", "x")[0] == {"e0": "train", "e1": "test"}
+    assert splits.assign(people, "random", "x")[0] == ["train", "test"]

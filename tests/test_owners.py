@@ -1,0 +1,88 @@
+"""Visits that are numbered anew for each patient: results, age, sex and split stay with whom they belong to."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from anyecg_ray.cohort import Cohort, Prepare
+from anyecg_ray.config import InputError
+from anyecg_ray.manifest import Manifest, manifest, open_manifest
+from anyecg_ray.owners import Owners, Who, whose
+
+LABS = """patient,encounter,time,name,value,unit
+A,1,2024-01-01T10:00:00Z,potassium,4.0,mmol/L
+B,1,2024-01-01T10:01:00Z,potassium,4.2,mmol/L
+C,1,2024-01-01T10:02:00Z,potassium,7.1,mmol/L
+"""
+PEOPLE = """patient,encounter,age,sex,split
+A,1,30,F,train
+B,1,50,F,val
+C,1,80,M,test
+"""
+ABC: list[Who] = [("1", "A"), ("1", "B"), ("1", "C")]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Records of visit 1 of three patients: headers only, a cohort reads no waveform."""
+    for patient in "ABC":
+        folder = tmp_path / "records" / patient / "1"
+        folder.mkdir(parents=True)
+        (folder / "ecg.hea").write_text("ecg 1 500 5000 10:00:00 01/01/2024\necg.dat 16 200/mV 16 0 0 0 0 II\n")
+        (folder / "ecg.dat").write_bytes(np.zeros(5000, "<i2").tobytes())
+    (tmp_path / "labs.csv").write_text(LABS)
+    (tmp_path / "people.csv").write_text(PEOPLE)
+    return tmp_path
+
+
+def cohort(folder: Path, patient: str | None = r"^(\w)/") -> Cohort:
+    out = str(folder / "manifest.parquet")
+    found = {"patient": patient, "encounter": r"/(\d)/"}
+    archive = str(folder / "records")
+    manifest(Manifest.model_validate({"archive": archive, "dataset": "wfdb", "out": out, "wfdb": found, "workers": 0}))
+    tables = {"labels": str(folder / "labs.csv"), "people": str(folder / "people.csv")}
+    told = {"manifest": out, "out": str(folder / "out"), "indicators": ["potassium_value"], **tables}
+    return Cohort(Prepare.model_validate(told), open_manifest(out))
+
+
+def test_results_age_sex_and_split_are_the_patient_s_own(archive: Path) -> None:
+    plan = cohort(archive)
+    assert [plan.draws.value[plan.draws.of(*who)].tolist() for who in ABC] == [
+        [pytest.approx(v)] for v in (4.0, 4.2, 7.1)
+    ]
+    assert [plan.people[who][:2] for who in ABC] == [(30, "F"), (50, "F"), (80, "M")]
+    assert [plan.parts[who] for who in ABC] == ["train", "val", "test"]
+
+
+def test_a_table_that_does_not_say_of_which_patient_is_refused_by_name(archive: Path) -> None:
+    (archive / "labs.csv").write_text(LABS.replace("\nA,1", "\n,1"))
+    with pytest.raises(InputError, match=r"labs\.csv: encounter 1 is that of several patients.*name the patient"):
+        cohort(archive)
+    (archive / "labs.csv").write_text(LABS)
+    (archive / "people.csv").write_text(PEOPLE.replace("\nA,1", "\n,1"))
+    with pytest.raises(InputError, match=r"people\.csv: encounter 1 is that of several patients.*name the patient"):
+        cohort(archive)
+
+
+def test_a_manifest_that_does_not_say_of_which_patient_is_refused(archive: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"people\.csv: encounter 1 .*the manifest does not say of which; make it again"
+    ):
+        cohort(archive, patient=None)
+
+
+def test_encounters_of_one_patient_each_need_no_patient_in_the_manifest(archive: Path) -> None:
+    for name, text in (("labs.csv", LABS), ("people.csv", PEOPLE)):
+        (archive / name).write_text("".join(line for line in text.splitlines(True) if line[0] not in "AB"))
+    plan = cohort(archive, patient=None)
+    assert plan.people[whose("1", None)][:2] == (80, "M")
+    assert plan.draws.value[plan.draws.of("1", None)].tolist() == [pytest.approx(7.1)]
+
+
+def test_without_encounters_the_patient_is_found_by_name_alone() -> None:
+    owners = Owners([whose(None, "A"), whose("7", "B")], "people.csv")
+    asked: list[Who] = [("A", "A"), ("7", "B"), ("7", "A"), ("A", "B"), (None, None)]
+    places = owners.places(*(pa.array([who[i] for who in asked], pa.string()) for i in (0, 1))).to_pylist()
+    assert [None if p is None else owners.keys[p] for p in places] == ["A\x1fA", "7\x1fB", None, None, None]
