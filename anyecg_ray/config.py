@@ -104,7 +104,7 @@ def load(model: type[S], verb: str, arguments: Sequence[str]) -> S:
     arguments = list(arguments)
     _check_environment(model, verb)
     job = arguments.pop(0) if arguments and arguments[0].endswith(".toml") else None
-    loader = _loader(model, verb, _read_job(job) if job else {})
+    loader = _loader(model, verb, _read_job(job, model) if job else {})
     try:
         flags: CliSettingsSource[Any] = CliSettingsSource(loader, cli_parse_args=arguments)
         found = loader(_cli_settings_source=flags)  # type: ignore[call-arg]
@@ -184,24 +184,27 @@ def _loader(model: type[S], verb: str, job: dict[str, Any]) -> type[BaseSettings
     return Loader
 
 
-def _read_job(path: str) -> dict[str, Any]:
+def _read_job(path: str, model: type[Settings]) -> dict[str, Any]:
     try:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise InputError(f"{path}: cannot read this job file ({reason}); give an existing TOML file") from None
     try:
-        return _underscored(tomllib.loads(text))
+        return _as_fields(tomllib.loads(text), model)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not a TOML file: {error}") from None
 
 
-def _underscored(table: dict[str, Any]) -> dict[str, Any]:
-    """Keys of a job file may be spelt like flags (`max-span`) or like fields (`max_span`)."""
-    return {
-        k.replace("-", "_"): _underscored(v) if isinstance(v, dict) else v
-        for k, v in table.items()
-    }  # fmt: skip
+def _as_fields(table: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Keys of a job file may be spelt like flags (`max-span`) or like fields (`max_span`); a table of the user's own
+    names (`sink.properties`) stays as it is."""
+    found = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        nested = _model_in(model.model_fields[name].annotation) if name in model.model_fields else None
+        found[name] = _as_fields(value, nested) if nested and isinstance(value, dict) else value
+    return found
 
 
 def _explain_flag(message: str, model: type[Settings], verb: str) -> str:

@@ -135,6 +135,13 @@ def parse_headers(text: str | bytes) -> dict[str, Header]:
     return headers
 
 
+def renamed(text: str, name: str) -> str:
+    """A header with this name in its record line: a segment goes by its file's name, whatever it calls itself."""
+    return _NAME.sub(lambda found: found[1] + name, text, count=1)
+
+
+_NAME = re.compile(r"\A(\ufeff?(?:[ \t]*(?:#[^\r\n]*)?[\r\n])*[ \t]*)[^\s/#]+")
+
 _INT = r"\d{1,18}"
 _FLOAT = r"(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})(?:[eE][-+]?\d{1,3})?"
 

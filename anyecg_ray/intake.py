@@ -14,7 +14,7 @@ import pyarrow.csv
 
 from anyecg_ray import leads
 from anyecg_ray.formats import FLAC
-from anyecg_ray.header import NO_FILE, Header, RecordError, parse_header
+from anyecg_ray.header import NO_FILE, Header, RecordError, parse_header, renamed
 from anyecg_ray.limits import Limits
 from anyecg_ray.messages import Signals
 from anyecg_ray.plan import plan, samples_of
@@ -166,7 +166,7 @@ def joined(texts: Mapping[str, str]) -> str:
         raise Problem(422, "several_records", f"{len(masters) or len(parsed)} records came at once", mend, "file")
     (master,) = masters
     segments = dict.fromkeys(s.name for s in parsed[master].segments if s.name != NO_FILE)
-    return "\f".join([texts[master], *(texts[s] for s in segments if s in texts)])
+    return "\f".join([texts[master], *(renamed(texts[s], s) for s in segments if s in texts)])
 
 
 def _text(raw: bytes) -> str:

@@ -105,7 +105,9 @@ def alive(told: dict[str, Any]) -> bool | None:
     if any(told.get(name) != mine for name, mine in _here().items()):
         return None
     try:
-        return bool(psutil.Process(told["pid"]).create_time() == told["born"])
+        process = psutil.Process(told["pid"])
+        # one that ended stays until its parent asks, which in a container may be never
+        return bool(process.create_time() == told["born"] and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Event
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 
 from anyecg_ray import storage
 from anyecg_ray.faults import explain
+from anyecg_ray.locations import printable
 
 THREADS = 32
 """Parts of the tree that are listed at once on S3, where an answer takes a tenth of a second."""
@@ -169,7 +171,7 @@ def _drained(pages: "Queue[Page | Exception | None]") -> Iterator[str]:
             return
         if isinstance(page, Exception):
             raise page
-        yield from page
+        yield from map(printable, page)
 
 
 def _s3_pages(uri: str, folder: str, delimiter: str = "") -> Iterator[Page]:
@@ -194,7 +196,7 @@ def _scanned(uri: str, folder: str) -> Iterator[str]:
     try:
         with os.scandir(path) as entries:
             for entry in entries:
-                yield folder + entry.name + ("/" if _is_folder(entry, path) else "")
+                yield folder + entry.name + ("/" if _is_folder(entry) else "")
     except OSError as error:
         # a folder below may be named after a patient
         raise explain(error, storage.join(uri, "…") if folder else uri) from None
@@ -220,12 +222,15 @@ def _sorted(paths: Iterator[str]) -> Iterable[str]:
     return map(os.fsdecode, packed)
 
 
-def _is_folder(entry: "os.DirEntry[str]", parent: str) -> bool:
-    """Folders, and links to folders unless they lead back up, which would be walked for ever."""
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Folders, and links to folders unless they lead back to one that the way here came through, or above it: they
+    would be walked for ever."""
     try:
         if not entry.is_dir():
             return False
     except OSError:  # a link to itself
         return False
-    target = os.path.realpath(entry.path) if entry.is_symlink() else ""
-    return not (target and os.path.join(os.path.realpath(parent), "").startswith(os.path.join(target, "")))
+    if not entry.is_symlink():
+        return True
+    target = os.path.join(os.path.realpath(entry.path), "")
+    return not any(os.path.join(os.path.realpath(p), "").startswith(target) for p in Path(entry.path).parents)

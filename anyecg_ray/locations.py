@@ -17,6 +17,17 @@ S3_CLIENT = {
 }
 
 
+_ODD_BYTES = {0xDC00 + byte: 0xEF00 + byte for byte in range(0x80, 0x100)}
+"""What Python makes of a byte that is no UTF-8, which no table can hold, and a private character that it can."""
+
+_AS_ON_DISK = {told: odd for odd, told in _ODD_BYTES.items()}
+
+
+def printable(name: str) -> str:
+    """A file's name as a table can hold it, and filesystem() finds it again: on disk it need not be UTF-8."""
+    return name if name.isascii() else name.translate(_ODD_BYTES)
+
+
 def join(uri: str, *parts: str) -> str:
     """Location below `uri`, for folders and buckets alike; a part never leads out of it by being absolute."""
     whole = uri.rstrip("/") or "/"
@@ -49,6 +60,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if protocol in ("s3", "s3a"):
         return _s3(), path
     if protocol in ("", "file"):
+        path = path if path.isascii() else path.translate(_AS_ON_DISK)
         return fsspec.filesystem("file"), os.path.abspath(os.path.expanduser(path))
     try:
         return cast(tuple[fsspec.AbstractFileSystem, str], fsspec.url_to_fs(uri))

@@ -177,9 +177,10 @@ class _Writer:
 
 
 def digest(rows: pa.Table) -> str:
-    """First 16 hex digits of the SHA-256 of what is scored: which samples of which records, and their headers."""
+    """First 16 hex digits of the SHA-256 of what is scored: which samples of which records, their headers, and whose
+    they are and of when, by which a cohort chooses and which go into the estimates."""
     state = hashlib.sha256()
-    for name in ("span_id", "n_samples", "status", "header"):
+    for name in ("span_id", "n_samples", "status", "header", "patient_id", "encounter_id", "start_time"):
         for value in rows.column(name).to_pylist():
             state.update(f"{value}\0".encode())
     return state.hexdigest()[:16]

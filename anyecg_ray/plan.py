@@ -1,9 +1,10 @@
 """Which bytes of which signal files hold a span of a WFDB record, and where their samples go.
 
 Headers alone decide: a plan is made before anything is fetched, and made again, the same, to decode what was
-fetched. Samples are counted in frames of the record, and a multi-segment record is one timeline with gaps.
+fetched. Spans are counted in frames of the record, and a multi-segment record is one timeline with gaps.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -92,8 +93,10 @@ class Plan(NamedTuple):
     units: tuple[str, ...]
     calibrated: tuple[bool, ...]
     start: int
-    samples: int | None
+    frames: int | None
     """None: as many as the first of `reads` has."""
+    per_frame: int
+    """Samples that the answer has of a frame: as many as all wanted signals can give without one being made up."""
     reads: tuple[FileRead, ...]
 
     def ranges(self) -> dict[str, tuple[int, int | None]]:
@@ -117,7 +120,7 @@ def plan(text: str | bytes, start: int, stop: int | None, leads: Leads | None) -
     Raises RecordError.
     """
     it = _plan(text, start, stop, leads)
-    check_size(len(it.leads) * (it.samples or 0))
+    check_size(len(it.leads) * (it.frames or 0) * it.per_frame)
     return it
 
 
@@ -143,9 +146,15 @@ def _plan(text: str | bytes, start: int, stop: int | None, leads: Leads | None) 
         units=tuple(s.units for s in wanted),
         calibrated=tuple(s.calibrated for s in wanted),
         start=start,
-        samples=None if stop is None else stop - start,
+        frames=None if stop is None else stop - start,
+        per_frame=_per_frame(wanted),
         reads=tuple(_file_reads(header, dict(enumerate(rows)), start, stop, 0)),
     )
+
+
+def _per_frame(signals: Sequence[Signal]) -> int:
+    """A monitor's frame may hold an ECG at four times the rate of all else; what differs is averaged to one rate."""
+    return math.gcd(*(s.samples_per_frame for s in signals)) or 1
 
 
 # of the next few hundred spans: a plan is made twice, before and after its bytes are fetched
@@ -258,7 +267,8 @@ def _plan_segments(
             len(u) == 1 and all(s.calibrated for s in signals) for u, signals in zip(units, like, strict=True)
         ),
         start=start,
-        samples=stop - start,
+        frames=stop - start,
+        per_frame=_per_frame([s for signals in found for s in signals]),
         reads=tuple(reads),
     )
 

@@ -5,6 +5,7 @@ fetched. The answer is wfdb.rdrecord's, bit for bit, but where wfdb is wrong (te
 takes what is not there for zeros; whatever the bytes are, what comes out is a Record or a RecordError.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -61,18 +62,19 @@ def decode(
 ) -> Record:
     """The samples [start, stop) of some leads (names or places; all by default), in the order asked for.
 
-    blobs: the bytes that `reads` names for the very same arguments. A sample is a frame of the record: a signal
-    with several samples to a frame is averaged, in ADC units and without fraction, as the WFDB library does.
+    blobs: the bytes that `reads` names for the very same arguments. The span is counted in frames of the record. Where
+    all these leads have several samples in a frame, so has the answer, at so much higher a rate; where they differ, the
+    largest number that divides all, and the rest is averaged, in ADC units and without fraction, as the library does.
     Raises RecordError: unreadable, missing_signal, truncated, too_short (no samples) or missing_lead.
     """
     it = plan(header_text, start, stop, leads)
     ranges = it.ranges()
     files = [_frames(read, _blob(read, blobs, ranges[read.file][0])) for read in it.reads]
-    samples = _length(files) if it.samples is None else it.samples
-    signals = _empty(it, samples)
+    signals = _empty(it, _length(files) if it.frames is None else it.frames)
     for part in files:
         _fill(signals, part)
-    return Record(signals, it.leads, it.units, it.calibrated, it.header.fs, _began(it.header, start))
+    flat = signals.reshape(len(it.leads), -1)
+    return Record(flat, it.leads, it.units, it.calibrated, it.header.fs * it.per_frame, _began(it.header, start))
 
 
 class _Frames(NamedTuple):
@@ -144,11 +146,11 @@ def _length(files: Sequence[_Frames]) -> int:
     return lengths[0]
 
 
-def _empty(it: Plan, samples: int) -> NDArray[np.float64]:
-    """Where the signals go: NaN unless files fill all of it."""
-    shape = len(it.leads), samples
-    check_size(shape[0] * shape[1])
-    filled = sum(len(r.rows) * (samples if r.stop is None else r.stop - r.start) for r in it.reads)
+def _empty(it: Plan, frames: int) -> NDArray[np.float64]:
+    """Where the signals go, (leads, frames, samples of a frame): NaN unless files fill all of it."""
+    shape = len(it.leads), frames, it.per_frame
+    check_size(math.prod(shape))
+    filled = sum(len(r.rows) * (frames if r.stop is None else r.stop - r.start) for r in it.reads)
     return np.empty(shape) if filled == shape[0] * shape[1] else np.full(shape, np.nan)
 
 
@@ -168,16 +170,15 @@ def _fill(signals: NDArray[np.float64], part: _Frames) -> None:
 
 
 def _convert(samples: Ints, signal: Signal, into: NDArray[np.float64]) -> None:
-    """ADC units, (frames, samples of a frame), to physical units, one for a frame.
+    """ADC units, (frames, samples of the signal in each), to physical units, (frames, samples of the answer in each).
 
-    A frame with one invalid sample is invalid, and the mean of others has no fraction: lib/signal.c, rgetvec.
+    What is averaged is invalid where one sample is, and has no fraction: lib/signal.c, rgetvec.
     """
-    invalid = samples == INVALID.get(signal.fmt)
-    if samples.shape[1] == 1:
-        means, invalid = samples[:, 0], invalid[:, 0]
-    else:
-        means = np.trunc(samples.sum(axis=1, dtype=np.int64) / samples.shape[1])
-        invalid = invalid.any(axis=1)
+    means, invalid = samples, samples == INVALID.get(signal.fmt)
+    if samples.shape != into.shape:
+        several = samples.reshape(*into.shape, -1)
+        means = np.trunc(several.sum(axis=2, dtype=np.int64) / several.shape[2])
+        invalid = invalid.reshape(several.shape).any(axis=2)
     np.subtract(means, float(signal.baseline), out=into, dtype=np.float64)
     np.divide(into, signal.gain, out=into)
     if invalid.any():

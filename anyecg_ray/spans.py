@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from anyecg_ray import storage
 from anyecg_ray.datasets.found import Found
-from anyecg_ray.header import NO_FILE, Header, RecordError, parse_header
+from anyecg_ray.header import NO_FILE, Header, RecordError, parse_header, renamed
 from anyecg_ray.plan import samples_of
 from anyecg_ray.schema import MANIFEST, Status
 from anyecg_ray.storage import MissingObject, Range, RefusedError, StorageError, TransientError
@@ -75,11 +75,10 @@ def index(archive: str, dataset: str, max_span: float, found: Sequence[Found]) -
     failed: list[str] = []
     for record in found:
         i = record.record_id
-        transient = [
-            e for e in (*(read.texts[k] for k in (i, *named[i])), sizes.get(i)) if isinstance(e, TransientError)
-        ]
-        if transient:
-            failed.append(transient[0].reason)
+        met = (*(read.texts[k] for k in (i, *named[i])), sizes.get(i))
+        passing = [e for e in met if isinstance(e, TransientError | RefusedError)]
+        if passing:
+            failed.append(passing[0].reason)
         elif i not in claimed:
             rows += _rows(record, dataset, max_span, read)
     refused = [text.reason for f in found if isinstance(text := texts[f.record_id], RefusedError)]
@@ -131,7 +130,7 @@ def _parsed(text: Text) -> Parsed:
 def _rows(record: Found, dataset: str, max_span: float, read: _Read) -> Iterator[Row]:
     text, header = read.texts[record.record_id], read.headers[record.record_id]
     row: Row = {
-        "record_id": _utf8(record.record_id),
+        "record_id": record.record_id,
         "dataset": dataset,
         "patient_id": record.patient_id,
         "encounter_id": record.encounter_id,
@@ -181,13 +180,13 @@ def _of_signals(record_id: str, header: Header, start: int, n: int | None, read:
         return {"status": str(Status.TOO_SHORT), "status_detail": "the record has no samples", "files": []}
     if not header.segments:
         return {"status": str(Status.OK), "files": _files(record_id, header)}
-    ids = [beside(record_id, name) for name in touching(header, start, n)]
     files, text, error = list[str](), [str(read.texts[record_id])], None
-    for i in ids:
+    for name in touching(header, start, n):
+        i = beside(record_id, name)
         segment, its_text = read.headers[i], read.texts[i]
         if isinstance(segment, Header) and isinstance(its_text, str):
             files += [f for f in _files(i, segment) if f not in files]
-            text.append(its_text)
+            text.append(renamed(its_text, name))
         else:
             missing = isinstance(its_text, MissingObject)
             error = (
@@ -212,14 +211,14 @@ def touching(header: Header, start: int, n: int | None) -> list[str]:
 
 
 def _files(record_id: str, header: Header) -> list[str]:
-    return list(dict.fromkeys(_utf8(beside(record_id, s.file)) for s in header.signals if s.file != NO_FILE))
+    return list(dict.fromkeys(beside(record_id, s.file) for s in header.signals if s.file != NO_FILE))
 
 
 def _leads(record_id: str, header: Header, read: _Read) -> list[str]:
     """The signals' names; a multi-segment record's are those of its first segment: its layout, if it has one."""
     first = next((s.name for s in header.segments if s.name != NO_FILE), None)
     told = header if first is None else read.headers[beside(record_id, first)]
-    return [_utf8(s.name) for s in told.signals] if isinstance(told, Header) else []
+    return [s.name for s in told.signals] if isinstance(told, Header) else []
 
 
 def _length(record_id: str, header: Header, read: _Read) -> int | None:
@@ -281,11 +280,6 @@ def _age(text: str) -> float | None:
         return None
     age = float(text)
     return age if age <= 130 else OLDEST + 1 if age == 300 else None
-
-
-def _utf8(text: str) -> str:
-    """Text that Arrow can hold: file names on disk need not be UTF-8."""
-    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _table(rows: Sequence[Row]) -> pa.Table:

@@ -299,8 +299,8 @@ def check_writable(uri: str) -> None:
     """
     fs, path = filesystem(uri)
     if is_local(uri):
-        path = _real(uri)
-        _discard(_opened(fs, f"{path}.tmp", uri), f"{path}.tmp")
+        target = _beside(_real(uri))
+        _discard(_opened(fs, target, uri), target)
         return
     bucket, key, _ = fs.split_path(path)
     try:

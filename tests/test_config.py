@@ -8,6 +8,8 @@ from anyecg_ray.config import InputError, Settings, fingerprint, load
 class Inner(Settings):
     batch_size: int = 32
     """Windows to a batch."""
+    their_own: dict[str, str] = {}
+    """Names and values of the user's own."""
 
 
 class Job(Settings):
@@ -32,6 +34,12 @@ def job_file(tmp_path):
 
 def test_job_file_is_read_with_either_spelling(job_file):
     assert load(Job, "job", [job_file]) == Job(manifest="m", max_span=5, inner=Inner(batch_size=4))
+
+
+def test_keys_that_are_the_user_s_own_stay_as_they_are(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text('manifest = "m"\n[inner.their-own]\n"header.X-A-B" = "c"\n')
+    assert load(Job, "job", [str(path)]).inner.their_own == {"header.X-A-B": "c"}
 
 
 def test_flag_beats_environment_beats_job_file(job_file, monkeypatch):

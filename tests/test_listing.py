@@ -79,6 +79,13 @@ def test_links_are_followed_but_not_upwards(tmp_path):
     assert list(walk(str(tmp_path / "archive"), ".hea")) == ["a/1.hea", "linked/2.hea"]
 
 
+def test_links_to_each_other_are_each_followed_once(tmp_path):
+    fill(str(tmp_path), ["day/1.hea", "patient/2.hea"])
+    (tmp_path / "day" / "of").symlink_to(tmp_path / "patient")
+    (tmp_path / "patient" / "on").symlink_to(tmp_path / "day")
+    assert list(walk(str(tmp_path), ".hea")) == ["day/1.hea", "day/of/2.hea", "patient/2.hea", "patient/on/1.hea"]
+
+
 def test_a_location_that_is_not_there(archive, s3):
     if archive.startswith("s3://"):
         assert list(walk(f"{archive}/nothing", ".hea")) == []  # a prefix of nothing is no error on S3

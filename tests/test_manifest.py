@@ -18,6 +18,7 @@ from anyecg_ray.cli import main
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows
 from anyecg_ray.manifest_file import GROUP, write_manifest
+from anyecg_ray.record import reads
 from anyecg_ray.schema import MANIFEST
 from anyecg_ray.spans import age_and_sex, spans
 
@@ -162,6 +163,15 @@ def test_patient_and_encounter_come_from_the_path_where_a_pattern_says_how(folde
     }
 
 
+def test_whose_a_record_is_changes_what_a_back_fill_goes_on_with(folder, out):
+    put_record(folder, "p1/a")
+    digests = set()
+    for pattern in (None, "(p1)/", "p(1)/"):
+        made(folder, out, wfdb={"patient": pattern} if pattern else {})
+        digests |= set(open_manifest(str(out)).digests)
+    assert len(digests) == 3
+
+
 @pytest.mark.parametrize(("pattern", "told"), [("(", "not a regular expression"), ("abc", "in brackets")])
 def test_a_pattern_that_is_none(folder, out, pattern, told):
     put_record(folder, "a")
@@ -235,6 +245,16 @@ def test_segments_are_part_of_their_master(archive, out):
     assert "x/m_3" in rows[3]["status_detail"]
     # read again, segments are still none of their own
     assert made(archive, out, max_span=10, update=True) == rows
+
+
+def test_a_segment_goes_by_its_file_s_name(folder, out):
+    put(folder, "ms/m.hea", "m/2 1 500 10000\ns1 5000\ns2 5000\n")
+    for name in ("s1", "s2"):
+        put(folder, f"ms/{name}.hea", "# as it came\n" + ONE_LEAD.format(name="orig", n=5000))
+    (row,) = made(folder, out)
+    assert row["status"] == "ok"
+    told = {"orig.dat": (0, 10_000)}  # both segments' headers name it
+    assert reads(row["header"], 0, 10_000) == told
 
 
 def test_segments_in_a_folder_too_large_for_one_batch(folder, out, monkeypatch, capsys):
@@ -396,14 +416,19 @@ def test_a_folder_named_like_a_header(archive, out):
     assert (rows["foo"]["status"], rows["bar"]["status"]) == ("unreadable", "ok")
 
 
-def test_a_name_that_is_not_utf_8(folder, out):
+def test_names_that_are_not_utf_8(folder, out):
     put_record(folder, "good")
-    name = Path(folder) / "b\udcff.hea"
     try:
-        name.write_text(ONE_LEAD.format(name="b", n=5000))
+        for name in ("\udce8/b", "\udce9/b"):
+            (Path(folder) / name).parent.mkdir()
+            (Path(folder) / f"{name}.hea").write_text(ONE_LEAD.format(name="b", n=5000))
+            (Path(folder) / f"{name}.dat").write_bytes(b"\0" * 10_000)
     except OSError:
         pytest.skip("this file system has only UTF-8 names")
-    assert {row["record_id"] for row in made(folder, out)} == {"good", "b\ufffd"}
+    rows = made(folder, out)
+    assert len({row["span_id"] for row in rows}) == 3
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    assert all(storage.exists(storage.join(folder, row["files"][0])) for row in rows)
 
 
 def test_a_record_of_no_samples(folder, out):
@@ -435,13 +460,10 @@ def test_lengths_that_cannot_be_had_now(s3, s3_endpoint, out, monkeypatch):
         storage.forget_clients()
         proxy.fail("/a.dat")
         proxy.fail("/b.dat", status=403)
-        with pytest.raises(JobError, match=r"1 headers could not be fetched \(1 storage failed \(503\)\)"):
+        with pytest.raises(JobError, match=r"2 headers could not be fetched \(1 storage failed .*, 1 access refused"):
             made(s3, out)
     rows = by_record(rows_of(out))
-    assert {i: (row["status"], row["n_samples"]) for i, row in rows.items()} == {
-        "b": ("unreadable", None),
-        "c": ("ok", 5000),
-    }
+    assert {i: (row["status"], row["n_samples"]) for i, row in rows.items()} == {"c": ("ok", 5000)}
 
 
 def test_a_header_without_its_signal_file_is_left_to_scoring(folder, out):
@@ -496,9 +518,12 @@ def test_listing_is_allowed_but_reading_is_not(s3, proxy, out, capsys):
     assert not out.exists()
 
 
-def test_one_object_that_is_refused_is_a_row(s3, proxy, out):
-    proxy.fail("/a/1.hea", status=403)
-    assert [row["status"] for row in made(s3, out)] == ["unreadable", "ok", "ok"]
+def test_one_object_that_is_refused_is_told_and_tried_again(s3, proxy, out):
+    proxy.fail("/a/1.hea", status=403, times=1)
+    with pytest.raises(JobError, match=r"1 headers could not be fetched \(1 access refused"):
+        made(s3, out)
+    assert len(rows_of(out)) == 2
+    assert [row["status"] for row in made(s3, out, update=True)] == ["ok"] * 3
 
 
 # --- updating

@@ -269,6 +269,17 @@ def test_wfdb_averages_the_mark_of_an_invalid_sample_into_its_frame(data):
         assert same(got[lead], (expected - baseline) / gain)
 
 
+def test_leads_that_have_several_samples_in_each_frame_keep_their_own_rate(data):
+    folder = data / "wfdb-python"
+    path = folder / "sample-data/multi-segment/041s/041s.hea"
+    adc = np.genfromtxt(folder / "tests/target-output/record-multi-fixed-d.gz").T.reshape(3, 8000)
+    two, mixed = ours(path, 0, None, [2, 1]), ours(path, 0, None, [1, 3])
+    assert (two.fs, mixed.fs) == (500, 125)
+    assert same(two.signals, np.where(adc == -2048, np.nan, adc)[1:] / 2000)
+    assert same(ours(path, 100, 300, [2, 1]).signals, two.signals[:, 400:1200])
+    assert same(mixed.signals, ours(path).signals[[1, 3]])
+
+
 def test_wfdb_cannot_skew_two_signals_differently(tmp_path):
     raw = np.arange(20, dtype="<i2").tobytes()
     text = "x 2 500 10\nx.dat 16:1 1 16 0 0 0 0 I\nx.dat 16:3 1 16 0 0 0 0 II"
@@ -285,7 +296,7 @@ def test_wfdb_counts_skew_in_frames_and_ends_it_in_samples(tmp_path):
     # header(5) counts samples of the signal; and a frame beyond the end has no samples at all
     raw = np.arange(30, dtype="<i2").tobytes()
     path = written(tmp_path, "x 2 500 10\nx.dat 16x2:2 1 16 0 0 0 0 I\nx.dat 16 1 16 0 0 0 0 II", x=raw)
-    assert same(ours(path, 0, None, [0]).signals, np.array([[*range(3, 30, 3), np.nan]], float))
+    assert same(ours(path).signals[0], np.array([*range(3, 30, 3), np.nan], float))
     assert wfdbs(path)[0, 0] == 6
     assert wfdbs(path)[0, 8] == 0  # by its own count of two frames, beyond the end
 

@@ -1,8 +1,11 @@
 """`status` tells from files alone what is done, and whether somebody is at work."""
 
 import json
+import subprocess
+import sys
 import time
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from test_publish import SPANS, staging
@@ -11,7 +14,7 @@ from anyecg_ray import storage
 from anyecg_ray.cli import main
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.delivery import Delivery
-from anyecg_ray.lease import FILE, Lease
+from anyecg_ray.lease import FILE, Lease, alive
 from anyecg_ray.ledger import Ledger
 from anyecg_ray.status import Progress, status
 from anyecg_ray.warehouses import Sink, opened
@@ -102,6 +105,20 @@ def test_a_driver_that_died_here_leaves_nothing_in_the_way(tmp_path):
     with Lease(str(tmp_path), {}):
         pass
     del lease
+
+
+def test_a_driver_that_ended_and_was_not_asked_for_yet_is_dead(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with Lease(str(tmp_path), {}):
+        mine = json.loads(storage.read_bytes(str(tmp_path / FILE)))
+    theirs = {**mine, "pid": child.pid, "born": psutil.Process(child.pid).create_time(), "state": "running"}
+    assert alive(theirs)
+    child.kill()
+    until = time.monotonic() + 10
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not alive(theirs)
+    child.wait()
 
 
 def test_a_driver_elsewhere_is_watched_for_a_sign_of_life(tmp_path, monkeypatch):
