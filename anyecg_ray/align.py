@@ -15,7 +15,7 @@ from pydantic import Field
 
 from anyecg_ray.analytes import BY_KEY, Indicator
 from anyecg_ray.config import Settings
-from anyecg_ray.labvalue import Reason, direction_label, encode
+from anyecg_ray.labvalue import Reason, direction_labels, encode
 from anyecg_ray.owners import Owners, Who, key
 from anyecg_ray.schema import TIME
 
@@ -131,11 +131,7 @@ def _told(batch: pa.RecordBatch, sex: dict[str, str]) -> dict[str, np.ndarray]:
     result = {"value": batch["value"], "censored": batch["censored"], "low": low, "high": high}
     no_number = pc.or_(foreign, pc.is_valid(batch["censored"]))
     value = pc.if_else(no_number, None, batch["value"]).to_numpy(zero_copy_only=False)
-    return {
-        "low": direction_label("low", batch["flag"], **result),
-        "high": direction_label("high", batch["flag"], **result),
-        "value": value.astype(np.float32),
-    }
+    return {**direction_labels(batch["flag"], **result), "value": value.astype(np.float32)}
 
 
 def _range(batch: pa.RecordBatch, sex: dict[str, str], foreign: np.ndarray) -> tuple[pa.Array, pa.Array]:

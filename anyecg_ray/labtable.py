@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from anyecg_ray import tables
 from anyecg_ray.analytes import Analyte, conversion, find, slug
-from anyecg_ray.labvalue import Reason, Results, beyond, encode
+from anyecg_ray.labvalue import SIDES, Reason, Results, beyond, encode
 from anyecg_ray.schema import LABELS, TIME
 from anyecg_ray.units import ucum
 
@@ -26,10 +26,10 @@ FLAGS = {
     "high": "high", "h": "high", "hh": "high", "abnormal high": "high", "critical high": "high",
     "high panic": "high",
     "normal": "normal", "n": "normal",
-    "abnormal": "?", "critical": "?", "a": "?", "aa": "?", "panic": "?",
+    "abnormal": "abnormal", "critical": "abnormal", "a": "abnormal", "aa": "abnormal", "panic": "abnormal",
     "delta": "", "": "",
 }  # fmt: skip
-"""A laboratory's flags; "?" says abnormal without a side, which the row's own range may tell."""
+"""A laboratory's flags; `abnormal` is one without a side, which the row's own range may tell."""
 
 _BIT = {reason: 1 << i for i, reason in enumerate(Reason)}
 
@@ -155,13 +155,12 @@ def _flags(flag: pa.Array, columns: Mapping[str, pa.Array], counts: Counts) -> p
             counts["unknown_flag", str(text)] += int((codes == i).sum())
             told[i] = ""
     flags = np.array(told, dtype=object)[codes]
-    undirected = flags == "?"
-    if undirected.any():
+    if (flags == "abnormal").any():
         result = {name: columns[name] for name in ("value", "censored", "low", "high")}
-        side = np.where(beyond("high", **result) == 1, "high", np.where(beyond("low", **result) == 1, "low", ""))
-        flags = np.where(undirected, side, flags)
-        if (undirected & (flags == "")).any():
-            counts["undirected_flag", ""] += int((undirected & (flags == "")).sum())
+        for side in SIDES:
+            flags[(flags == "abnormal") & (beyond(side, **result) == 1)] = side
+        if undirected := int((flags == "abnormal").sum()):
+            counts["undirected_flag", ""] += undirected
     return _text(flags)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 Direction = Literal["low", "high"]
+SIDES: tuple[Direction, Direction] = ("low", "high")
 
 
 class Reason(StrEnum):
@@ -148,16 +149,20 @@ def beyond(direction: Direction, value: pa.Array, censored: pa.Array, low: pa.Ar
     return label
 
 
-def direction_label(direction: Direction, flag: pa.Array, **result: pa.Array) -> np.ndarray:
-    """The label of one direction: by the laboratory's own flag, else by the range. float32 1, 0 or NaN.
+def direction_labels(flag: pa.Array, **result: pa.Array) -> dict[Direction, np.ndarray]:
+    """The labels of both directions: by the laboratory's own flag, else by the range. float32 1, 0 or NaN.
 
+    What is flagged `abnormal`, without a side, and lies beyond neither limit may be low or high: both are unknown.
     `result` are the arguments of `beyond`; put the analyte's own limits in where a draw came without any.
     """
-    label = beyond(direction, **result)
-    flags = np.asarray(flag.to_pylist(), dtype=object)
-    told = np.isin(flags.astype(str), ("low", "high", "normal"))
-    label[told] = (flags[told] == direction).astype(np.float32)
-    return label
+    labels = {side: beyond(side, **result) for side in SIDES}
+    flags = np.asarray(flag.to_pylist(), dtype=object).astype(str)
+    explained = (labels["low"] == 1) | (labels["high"] == 1)
+    told = np.isin(flags, ("low", "high", "normal"))
+    for side, label in labels.items():
+        label[told] = flags[told] == side
+        label[flags == "abnormal"] = np.where(explained, label == 1, np.nan)[flags == "abnormal"]
+    return labels
 
 
 def _floats(column: pa.Array) -> np.ndarray:

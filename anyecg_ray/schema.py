@@ -188,7 +188,9 @@ LABELS = pa.schema(
         # the reference range that came with this very result
         pa.field("low", pa.float64()),
         pa.field("high", pa.float64()),
-        pa.field("flag", pa.string()),  # the laboratory's own verdict: low, high, normal or null
+        pa.field(
+            "flag", pa.string()
+        ),  # the laboratory's own verdict: low, high, normal, abnormal (of no side told) or null
         # why the value is missing or cannot be compared, joined with "|"; null where nothing is wrong
         pa.field("reason", pa.string()),
     ]

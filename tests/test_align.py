@@ -142,6 +142,15 @@ def test_the_laboratory_s_flag_goes_before_its_range_and_that_before_the_analyte
     assert labelled(collected(result(0, 5.5, low=None, high=None)), 5, "potassium_high") == [1]
 
 
+def test_an_abnormal_result_without_a_side_is_never_a_negative() -> None:
+    high, low, value = labelled(collected(result(0, 4.2, flag="abnormal")), 5)
+    assert np.isnan([high, low]).all()
+    assert value == pytest.approx(4.2)
+    bare = {"low": None, "high": None, "flag": "abnormal"}
+    assert np.isnan(labelled(collected(result(0, 4.2, **bare)), 5, "potassium_high", "potassium_low")).all()
+    assert labelled(collected(result(0, 6.0, **bare)), 5) == [1, 0, 6]
+
+
 def test_the_analyte_s_range_is_that_of_the_patient_s_sex() -> None:
     row = result(0, 12.5, analyte="hemoglobin", component="HGB", unit="g/dL", low=None, high=None)
     assert labelled(collected(row, sex={"P": "M"}), 5, "hemoglobin_low") == [1]

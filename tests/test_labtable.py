@@ -109,7 +109,7 @@ def test_a_flag_without_a_side_needs_a_range_and_a_strange_one_is_counted():
     names = ["POTASSIUM", "SARS-COV-2 RNA", "POTASSIUM", "POTASSIUM"]
     flags = ["Abnormal", "Abnormal", "Abnrml", "Abnormal"]
     batch = build(["3.0", "Detected", "6", ">10.0"], counts, component=names, flag=flags, low=[3.5] * 4, high=[5.1] * 4)
-    assert batch["flag"] == ["low", None, None, "high"]
+    assert batch["flag"] == ["low", "abnormal", None, "high"]
     assert counts["undirected_flag", ""] == 1
     assert counts["unknown_flag", "Abnrml"] == 1
 

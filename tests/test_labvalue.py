@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from anyecg_ray.labvalue import Reason, beyond, direction_label, parse, parse_column
+from anyecg_ray.labvalue import Reason, beyond, direction_labels, parse, parse_column
 
 
 @pytest.mark.parametrize(
@@ -133,5 +133,19 @@ def test_the_laboratorys_flag_goes_before_the_range():
         "low": pa.array([3.5] * 5),
         "high": pa.array([5.1] * 5),
     }
-    np.testing.assert_array_equal(direction_label("high", flag, **result), [0, 0, 1, 1, np.nan])
-    np.testing.assert_array_equal(direction_label("low", flag, **result), [0, 1, 0, 0, np.nan])
+    labels = direction_labels(flag, **result)
+    np.testing.assert_array_equal(labels["high"], [0, 0, 1, 1, np.nan])
+    np.testing.assert_array_equal(labels["low"], [0, 1, 0, 0, np.nan])
+
+
+def test_abnormal_without_a_side_is_explained_by_the_range_or_unknown():
+    nan = np.nan
+    result = {
+        "value": pa.array([6.0, 3.0, 4.0, 6.0, None, 4.0]),
+        "censored": pa.array([None, None, None, None, None, ">"], pa.string()),
+        "low": pa.array([3.5, 3.5, 3.5, None, 3.5, 3.5]),
+        "high": pa.array([5.1] * 6),
+    }
+    labels = direction_labels(pa.array(["abnormal"] * 6), **result)
+    np.testing.assert_array_equal(labels["high"], [1, 0, nan, 1, nan, nan])
+    np.testing.assert_array_equal(labels["low"], [0, 1, nan, 0, nan, nan])
