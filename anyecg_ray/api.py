@@ -114,7 +114,7 @@ def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
             return Item.model_construct(status=200, answer=estimating.answer(name, scored, granularity, None))
 
         async with service.intake.several(request) as ecgs:
-            rates.take(request.state.key, len(ecgs) - 1)  # the request itself was counted already
+            rates.take(request.state.key, len(ecgs), paid=1)  # the guard took one for the request
             items = await asyncio.gather(*(item(i, given) for i, given in enumerate(ecgs)))
             return _json(BatchAnswer.model_construct(items=items, disclaimer=DISCLAIMER))
 

@@ -123,10 +123,11 @@ class Rates:
     buckets: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Key's name -> (tokens, when)."""
 
-    def take(self, name: str, n: int = 1, now: float | None = None) -> None:
-        """Take n tokens. Raises Problem (429), and takes none, where there are fewer.
+    def take(self, name: str, n: int = 1, now: float | None = None, paid: int = 0) -> None:
+        """Take n tokens, `paid` of them taken before. Raises Problem (429), and takes none, where there are fewer.
 
-        More than a bucket holds may be taken from a full one, which then is in debt.
+        More than a bucket holds may be taken from a full one, which then is in debt. What was paid is counted again in
+        Retry-After: who sends a batch again pays for the request before its ECGs are counted.
         """
         if not self.rate:
             return
@@ -135,10 +136,10 @@ class Rates:
         tokens, then = self.buckets.get(name, (full, now))
         tokens = min(full, tokens + (now - then) * self.rate)
         self.buckets[name] = (tokens, now)
-        short = min(float(n), full) - tokens
+        short = min(float(n), full) - paid - tokens
         if short > 1e-9:
-            seconds = max(1, int(short / self.rate + 0.999))
+            seconds = max(1, int((short + paid) / self.rate + 0.999))
             mend = f"send it again after {seconds} s"
             detail = f"this key may send {self.rate:g} ECGs a second"
             raise Problem(429, "too_many_requests", detail, mend, headers={"Retry-After": str(seconds)})
-        self.buckets[name] = (tokens - n, now)
+        self.buckets[name] = (tokens + paid - n, now)
