@@ -140,12 +140,15 @@ def batches(
             yield from pq.ParquetFile(file).iter_batches(batch_size, columns=wanted)
 
 
-def dataset(uri: str, split: str, columns: Sequence[str] | None = None, shuffle: bool = False) -> "ray.data.Dataset":
+def dataset(
+    uri: str, split: str, columns: Sequence[str] | None = None, shuffle: int | None = None
+) -> "ray.data.Dataset":
     """A split as a Ray Dataset that streams from the parts; `windows` and `labels` read its pyarrow batches.
 
     Its own reader, because Ray's read_parquet was three times slower on these files. How many windows there are says
-    the card. shuffle: the parts come in another order in every pass. Ray is to be there already. Raises InputError
-    where the split has none.
+    the card. shuffle: a seed; the parts come in another order in every pass, and where the data set's execution options
+    preserve the order, in the same ones from run to run. Ray is to be there already. Raises InputError where the split
+    has none.
     """
     import ray.data  # training needs it, evaluation does not
 
@@ -155,7 +158,9 @@ def dataset(uri: str, split: str, columns: Sequence[str] | None = None, shuffle:
     tasks = min(len(found), max(FEWEST_TASKS, len(found) // PARTS_OF_A_TASK))
     most = max(2, int(ray.cluster_resources().get("CPU", 1)) // 2)  # at a time; else all of them, as they ask for none
     places = ray.data.from_blocks([pa.table({"id": ids}) for ids in np.array_split(np.arange(len(found)), tasks)])
-    return (places.randomize_block_order() if shuffle else places).map_batches(
+    if shuffle is not None:
+        places = places.randomize_block_order(seed=ray.data.RandomSeedConfig(shuffle, reseed_after_execution=True))
+    return places.map_batches(
         _read_parts,  # type: ignore[arg-type]  # Ray forgets fn_args
         fn_args=(found, None if columns is None else list(columns), shuffle),
         batch_size=None,
@@ -172,9 +177,13 @@ PARTS_OF_A_TASK, FEWEST_TASKS = 8, 16
 """A task costs as much as reading a part of 20 MB does: a task for each part reads at a tenth of the speed."""
 
 
-def _read_parts(batch: pa.Table, found: list[str], columns: list[str] | None, shuffle: bool) -> Iterator[pa.Table]:
+def _read_parts(
+    batch: pa.Table, found: list[str], columns: list[str] | None, shuffle: int | None
+) -> Iterator[pa.Table]:
     places = batch.column("id").to_pylist()
-    for index in random.sample(places, len(places)) if shuffle else places:
+    if shuffle is not None:  # of its own places, so that it does not matter which process reads them
+        random.Random(f"{shuffle} {places}").shuffle(places)
+    for index in places:
         with storage.open_input(found[index]) as file:
             for rows in pq.ParquetFile(file).iter_batches(BLOCK_ROWS, columns=columns):
                 yield pa.Table.from_batches([rows])

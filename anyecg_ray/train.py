@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.fs
 import ray
+import ray.data
 import ray.train
 from pydantic import Field
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
@@ -144,8 +145,9 @@ def _trainer(
                 num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"
             ),
         ),
-        datasets={"train": segments.dataset(settings.segments, "train", columns, shuffle=True)},
-        dataset_config=DataConfig(datasets_to_split=["train"]),
+        datasets={"train": segments.dataset(settings.segments, "train", columns, shuffle=settings.seed)},
+        # in the order that the seed made of them, not that in which reading ended
+        dataset_config=DataConfig(["train"], ray.data.ExecutionOptions(preserve_order=True)),
     )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """The store gives back what was put in: windows to a 65,534th of their peak, labels with their gaps."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -118,3 +120,33 @@ def test_a_store_in_a_bucket_reads_like_a_folder(s3: str) -> None:
     assert segments.read_card(uri) == card()
     back = np.concatenate([segments.windows(b, 2) for b in segments.batches(uri, "test", 4)])
     np.testing.assert_allclose(back, x, atol=1e-3)
+
+
+def test_the_same_seed_brings_the_same_windows_in_the_same_order_each_pass_another(
+    tmp_path: Path, on_ray: None
+) -> None:
+    import ray.data
+
+    for part in range(40):  # more than there are tasks, so that each shuffles parts of its own
+        uri = stored(tmp_path, "train", windows(1), f"part-{part:02d}.parquet")
+        rows = pq.read_table(f"{uri}/split=train/part-{part:02d}.parquet")
+        mine = rows.set_column(rows.schema.get_field_index("segment_id"), "segment_id", pa.array([f"{part}"]))
+        pq.write_table(mine, f"{uri}/split=train/part-{part:02d}.parquet")
+
+    def passes(seed: int, workers: int = 1) -> list[list[list[str]]]:
+        found = segments.dataset(uri, "train", ["segment_id"], shuffle=seed)
+        found.context.execution_options = ray.data.ExecutionOptions(preserve_order=True)
+        shards = found.streaming_split(workers, equal=True)
+        with ThreadPoolExecutor(workers) as pool:  # a pass begins where all workers have come to
+            return [list(pool.map(_ids, shards)) for _ in range(2)]
+
+    first = passes(7)
+    assert passes(7) == first
+    assert sorted(first[0][0]) == sorted(first[1][0]) == sorted(str(part) for part in range(40))
+    assert first[0] != first[1]
+    assert passes(8)[0] != first[0]
+    assert passes(7, workers=2) == passes(7, workers=2)
+
+
+def _ids(shard: Any) -> list[str]:
+    return [i for rows in shard.iter_batches(batch_format="pyarrow") for i in rows["segment_id"].to_pylist()]

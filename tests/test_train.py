@@ -99,6 +99,12 @@ def test_the_same_command_has_nothing_left_to_learn(trained, store, capsys):
     assert time.monotonic() - started < 120
 
 
+def test_the_same_seed_makes_the_same_model(trained, store, tmp_path):
+    again = train(settings(store, tmp_path))
+    assert again.card.weights_sha256 == trained[0].card.weights_sha256
+    assert again.card.indicators == trained[0].card.indicators
+
+
 @pytest.mark.slow
 def test_two_workers_agree_with_one(trained, store, tmp_path, on_ray):
     bundle = train(settings(store, tmp_path, workers=2, cpus_per_worker=0.5))
