@@ -54,7 +54,7 @@ class Evaluate(Compute):
     """Where metrics.parquet, report.json and report.html go."""
 
     split: str = "test"
-    """Which patients: test; val only to try things out."""
+    """Which patients: test; train and val only to try things out, their figures are flattered."""
 
     compare: Location | None = None
     """Another bundle, scored on the same windows: differences are paired."""
@@ -107,6 +107,7 @@ def evaluate(settings: Evaluate) -> Evaluation:
     if settings.compare:
         other = model.load(settings.compare)
         _check_recipe(card, other, settings.compare)
+        checks.append(leakage.trained_here(other.card, card.fingerprint, settings.split, "compared bundle"))
         estimators["compare"] = Estimator(other, settings)
     fitted, seen = _baselines(settings, card, indicators)
     leads = len(card.recipe["leads"])
@@ -152,10 +153,10 @@ def _checks_before(card: SegmentsCard, bundle: Bundle, settings: Evaluate) -> li
     for what, column in (("patient", "patient_id"), ("encounter", "encounter_id")):
         members = {split: _members(settings.segments, split, column) for split in card.windows}
         checks.append(leakage.disjoint(members, what, settings.segments))
-    checks.append(leakage.trained_here(bundle.card, card.fingerprint))
+    checks.append(leakage.trained_here(bundle.card, card.fingerprint, settings.split))
     values = [i for i in bundle.card.indicators if i.direction == "value" and i.key in {c.key for c in card.indicators}]
-    train, test = (_labels(settings.segments, split, values) for split in ("train", settings.split))
-    checks.append(leakage.scales(values, train, test))
+    train, judged = (_labels(settings.segments, split, values) for split in ("train", settings.split))
+    checks.append(leakage.scales(values, train, judged, settings.split))
     return checks
 
 

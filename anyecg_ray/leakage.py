@@ -50,29 +50,41 @@ def disjoint(members: Mapping[str, Iterable[str | None]], what: str, where: str)
     return Check(f"No {what} in two splits", "passed", f"{len(seen):,} {what}s: {counts}")
 
 
-def trained_here(card: Card, fingerprint: str) -> Check:
-    """Whether the bundle was trained on these very segments, so that its test patients are new to it."""
-    name = "The model never saw the test patients"
-    theirs = card.training.get("segments_fingerprint")
+def trained_here(card: Card, fingerprint: str, split: str, who: str = "model") -> Check:
+    """Whether all that the bundle's weights have learnt from is the training split of these very segments."""
+    name = f"The {who} never saw the {split} patients"
     if not card.trained:
         return Check(name, "warning", "the bundle is untrained: its weights are random, its estimates mean nothing")
-    if theirs == fingerprint:
-        return Check(name, "passed", "trained on the training split of these very segments")
-    told = f"trained on segments {theirs}, evaluated on {fingerprint}" if theirs else "the card does not say on whom"
-    return Check(name, "warning", f"{told}: patients may be the same, make sure that they are not")
+    others = list(dict.fromkeys(f for f in card.learnt_from if f != fingerprint))
+    if others:
+        told = ", ".join(f"segments {f}" if f else "data that its card does not name" for f in others)
+        detail = f"its weights have learnt from {told}, and these are segments {fingerprint}"
+        return Check(name, "warning", f"{detail}: patients may be the same, make sure that they are not")
+    if split != "test":
+        return Check(name, "warning", f"trained on these very segments: {_CHOSEN_ON[split]}")
+    return Check(name, "passed", "trained on the training split of these very segments")
 
 
-def scales(indicators: Sequence[IndicatorCard], train: np.ndarray, test: np.ndarray) -> Check:
-    """Whether a value's offset is the mean of the training labels, as it should be, and not of the test labels.
+_CHOSEN_ON = {
+    "train": "networks and simple models are fitted on these patients, and figures are of what they remember",
+    "val": "epoch, calibration and thresholds were chosen on these patients, which flatters every figure",
+}
+"""What makes a split's figures no judgement of new patients."""
 
-    train, test: (n, indicators) float, NaN where not measured.
+
+def scales(indicators: Sequence[IndicatorCard], train: np.ndarray, judged: np.ndarray, split: str) -> Check:
+    """Whether a value's offset is the mean of the training labels, as it should be, and not of those judged.
+
+    train, judged: (n, indicators) float, NaN where not measured.
     """
+    name = f"Nothing fitted on the {split} split"
+    if split != "test":
+        return Check(name, "warning", _CHOSEN_ON[split])
     suspects = [
         i.key
         for k, i in enumerate(indicators)
-        if i.direction == "value" and _nearer_test(i.offset, train[:, k], test[:, k])
+        if i.direction == "value" and _nearer_test(i.offset, train[:, k], judged[:, k])
     ]
-    name = "Nothing fitted on the test split"
     if suspects:
         detail = f"the card's offset is the test split's mean, not the training split's: {', '.join(suspects)}"
         return Check(name, "warning", detail)
@@ -114,13 +126,14 @@ def too_good(rows: Sequence[Mapping[str, Any]]) -> Check:
 def controls(rows: Sequence[Mapping[str, Any]]) -> Check:
     """Whether the negative controls came out as chance: 0.5 inside each interval, at either level."""
     name = "Negative controls are at chance"
-    told = [
-        r
-        for r in rows
-        if is_control(r["indicator"]) and r["slice"] == "all" and r.get("auroc_low") == r.get("auroc_low") is not None
-    ]
-    if not told:
+    rows = [r for r in rows if is_control(r["indicator"]) and r["slice"] == "all"]
+    told = [r for r in rows if r.get("auroc_low") is not None]
+    if not rows:
         return Check(name, "passed", "there are none in these data")
+    few = len({r["indicator"] for r in rows} - {r["indicator"] for r in told})
+    untold = f"{few} have too few patients for an interval" if few else ""
+    if not told:
+        return Check(name, "warning", f"not known: {untold}")
     off = [r for r in told if not r["auroc_low"] <= 0.5 <= r["auroc_high"]]
     if off:
         detail = "; ".join(
@@ -129,4 +142,4 @@ def controls(rows: Sequence[Mapping[str, Any]]) -> Check:
         return Check(
             name, "warning", f"0.5 is outside {len(off)} of {len(told)} intervals: {detail}; 1 in 20 is by chance"
         )
-    return Check(name, "passed", f"0.5 is inside all {len(told)} intervals")
+    return Check(name, "passed", f"0.5 is inside all {len(told)} intervals" + (f"; {untold}" if few else ""))

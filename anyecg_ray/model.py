@@ -99,6 +99,17 @@ class Card(_Card):
         """Numbers per window: one a probability, two (mean, standard deviation) a value."""
         return sum(2 if i.direction == "value" else 1 for i in self.indicators)
 
+    @property
+    def learnt_from(self) -> list[str | None]:
+        """Fingerprints of all segments that the weights have learnt from, those of the bundles they started from first;
+        None for data that nobody has told of."""
+        if not self.trained:
+            return []
+        random = self.training.get("settings", {}).get("init") == "random"
+        # an older card says where its weights started, and not what those had learnt from
+        before = self.training.get("started_from", [] if random or not self.training else [None])
+        return [*before, self.training.get("segments_fingerprint")]
+
 
 @dataclass(frozen=True)
 class Bundle:

@@ -26,6 +26,7 @@ def page(it: "Evaluation", tiers: Mapping[str, int], paper: Mapping[str, int], c
         f"computed by {escape(it.computed_by)}</p>",
         '<p class="note"><strong>A research output.</strong> What follows says how well numbers estimated from an ECG agree '
         "with what a laboratory measured. They are not measurements, not a diagnosis, and not for deciding on a patient.</p>",
+        _not_new(it.settings.split),
         _numbers(it),
         "<h2>How good each indicator is</h2>",
         "<p>The AUROC is the probability that an encounter with the abnormal result has the higher estimate than one without: "
@@ -60,6 +61,15 @@ def page(it: "Evaluation", tiers: Mapping[str, int], paper: Mapping[str, int], c
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{css}</style></head>\n'
         f"<body><main>{''.join(body)}</main></body></html>\n"
+    )
+
+
+def _not_new(split: str) -> str:
+    if split == "test":
+        return ""
+    return (
+        f'<p class="note"><strong>Not new patients.</strong> The {escape(split)} split is what models are made with: these '
+        "figures are flattered, and say nothing about patients whom the model has never seen.</p>"
     )
 
 
@@ -258,8 +268,8 @@ def _method(it: "Evaluation") -> str:
         "An encounter's estimate is the mean over its labelled windows; it is positive if any of them is.",
         f"Intervals: {it.settings.draws:,} draws of patients with replacement, all of a patient's windows together.",
         f"A figure needs {it.settings.min_patients} patients on either side.",
-        "Thresholds and calibration were fitted on the validation split by whoever made the bundle; nothing is fitted here but "
-        f"the simple models, on {it.fitted_on:,} windows of the training split.",
+        "Thresholds and calibration were fitted on the validation split by whoever made the bundle, the simple models here on "
+        f"{it.fitted_on:,} windows of the training split.",
         f"Weights {it.bundle.card.weights_sha256[:16]}…, preprocessing {it.bundle.card.preprocess_fingerprint}.",
     ]
     return "<ul>" + "".join(f"<li>{escape(t)}</li>" for t in told) + "</ul>"

@@ -4,7 +4,7 @@ Everything below the head is taken whole or not at all; the head is taken where 
 starts at random. One line says which it was.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -27,6 +27,8 @@ class Start:
     """For the card."""
     told: str
     """For the user."""
+    learnt_from: list[str | None] = field(default_factory=list)
+    """Fingerprints of the segments that these weights have seen; None for data that nobody has told of."""
 
 
 def columns(indicators: list[IndicatorCard]) -> int:
@@ -43,6 +45,7 @@ def state(init: str, preset: str, card: SegmentsCard, seed: int) -> Start:
         return Start(weights.random_state(sizes, n, seed), sizes, told, told)
     if init.endswith((".pth", ".pt")):
         found, sizes, same = weights.read_checkpoint(init), Sizes(in_channels=leads), False
+        learnt_from: list[str | None] = [None]
     else:
         bundle = model.load(init)
         if bundle.card.preprocess_fingerprint != card.preprocess_fingerprint:
@@ -53,7 +56,8 @@ def state(init: str, preset: str, card: SegmentsCard, seed: int) -> Start:
             )
         found, sizes = bundle.state(), model.sizes(bundle.card.encoder)
         same = [i.key for i in bundle.card.indicators] == [i.key for i in card.indicators]
-    return _joined(found, sizes, same, n, init, seed)
+        learnt_from = bundle.card.learnt_from
+    return replace(_joined(found, sizes, same, n, init, seed), learnt_from=learnt_from)
 
 
 def _joined(found: dict[str, torch.Tensor], sizes: Sizes, same: bool, n: int, init: str, seed: int) -> Start:

@@ -175,6 +175,7 @@ def _bundle(best: dict[str, Any], began: start.Start, card: SegmentsCard, settin
         licence="that of the data it was trained on",
         training={
             "segments_fingerprint": card.fingerprint,
+            "started_from": began.learnt_from,
             "dataset": card.dataset,
             "windows": card.windows,
             "patients": card.patients,

@@ -166,6 +166,17 @@ def test_a_scale_that_was_fitted_on_the_test_patients_is_told(store, bundle, tmp
     assert "test split's mean" in told.detail
 
 
+def test_the_compared_bundle_is_checked_too(it):
+    (told,) = [c for c in it.checks if c.name.startswith("The compared bundle")]
+    assert (told.verdict, "untrained" in told.detail) == ("warning", True)
+
+
+def test_another_split_than_test_is_of_no_new_patients(store, bundle, tmp_path):
+    checks = evaluated(store, bundle, tmp_path, split="val").checks
+    assert {c.verdict for c in checks if "val" in c.name} == {"warning"}
+    assert "Not new patients" in (tmp_path / "report.html").read_text()
+
+
 def test_a_model_that_saw_others_or_nobody_is_told(store, untrained, bundle, tmp_path):
     checks = evaluated(store, untrained, tmp_path / "a").checks
     assert any(c.verdict == "warning" and "untrained" in c.detail for c in checks)
