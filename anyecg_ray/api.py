@@ -28,10 +28,10 @@ from anyecg_ray.forms import Intake
 from anyecg_ray.guard import Guard, respond
 from anyecg_ray.intake import Ecg
 from anyecg_ray.keys import Gate
-from anyecg_ray.limits import Limits, Rates
+from anyecg_ray.limits import Limits, Rates, in_time
 from anyecg_ray.messages import DISCLAIMER, Answer, BatchAnswer, Item, Model, Models, State
 from anyecg_ray.model import Card
-from anyecg_ray.problems import Problem, busy, of_any
+from anyecg_ray.problems import Problem, of_any
 from anyecg_ray.publish import Granularity
 from anyecg_ray.recipe import Recipe
 
@@ -106,11 +106,11 @@ def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
 
         async def item(i: int, given: Any) -> Item:
             name = f"{request.state.id}.{i}"
-            async with places:
-                try:
+            try:
+                async with in_time(service.limits.timeout), places:  # all begin at once: it is the batch's time
                     scored = await _scored(service, await service.intake.read(given), served)
-                except Problem as problem:
-                    return Item.model_construct(status=problem.status, problem=problem.told(name))
+            except Problem as problem:
+                return Item.model_construct(status=problem.status, problem=problem.told(name))
             return Item.model_construct(status=200, answer=estimating.answer(name, scored, granularity, None))
 
         async with service.intake.several(request) as ecgs:
@@ -120,11 +120,7 @@ def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
 
 
 async def _scored(service: Service, ecg: Ecg, served: Served) -> estimating.Scored:
-    try:
-        async with asyncio.timeout(service.limits.timeout):
-            scored = await estimating.score(ecg, served, service.intake.pool)
-    except TimeoutError:
-        raise busy(f"no model answered within {service.limits.timeout:g} s", 5) from None
+    scored = await estimating.score(ecg, served, service.intake.pool)
     card = scored.card
     service.counts.ecg(card.model_id, card.model_version, str(scored.windows.status), len(scored.logits))
     return scored

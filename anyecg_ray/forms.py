@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from anyecg_ray import remote
 from anyecg_ray.intake import Ecg, from_csv, from_files, from_signals
-from anyecg_ray.limits import Admission, Limits
+from anyecg_ray.limits import Admission, Limits, in_time
 from anyecg_ray.messages import Signals, Stored
 from anyecg_ray.problems import Problem, of_validation
 
@@ -46,9 +46,9 @@ class Intake:
 
     @asynccontextmanager
     async def ecg(self, request: Request) -> AsyncIterator[Ecg]:
-        """The one ECG of a request, its body held for the length of the block. Raises Problem."""
+        """The one ECG of a request, its body held for the length of the block, which has its time. Raises Problem."""
         kind = _kind(request, ("application/json", "multipart/form-data"))
-        async with self._body(request) as body:
+        async with self._body(request) as body, in_time(self.limits.timeout):
             if kind == "application/json":
                 yield await self.read(await self.run(partial(_json, body)))
             else:
@@ -59,7 +59,8 @@ class Intake:
         """The ECGs of a batch, each still to be read. Raises Problem."""
         _kind(request, ("application/json",))
         async with self._body(request) as body:
-            given = await self.run(partial(_json, body))
+            async with in_time(self.limits.timeout):
+                given = await self.run(partial(_json, body))
             if set(given) - {"ecgs"}:
                 field = sorted(set(given) - {"ecgs"})[0]
                 raise Problem(422, "unknown_field", "a batch has the field ecgs alone", "leave this field out", field)

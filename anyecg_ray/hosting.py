@@ -21,7 +21,8 @@ from anyecg_ray.limits import Limits
 from anyecg_ray.serve import APP, QUIET, Application, application
 
 LONGEST = 4
-"""Timeouts that a request may take in all: its body's, its answer's, and what a batch takes before and after."""
+"""Timeouts that a request may take in all: its body's, one to take a batch apart, its answer's, and one to spare, lest
+Serve cut it off, in words of its own."""
 
 
 class Serve(Application):

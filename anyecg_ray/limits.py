@@ -4,6 +4,7 @@ Every limit answers at once, before work is done, and says what it is. The numbe
 of several ingress replicas allows each its share of the rate.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -43,7 +44,7 @@ class Limits(Settings):
     """Requests a second of one key, each ECG of a batch counted; 0: any number."""
 
     timeout: float = Field(60.0, gt=0)
-    """Seconds for a request's body to arrive, and again for its answer."""
+    """Seconds for a request's body to arrive, and again for its answer: a batch's as a whole."""
 
 
 @dataclass
@@ -102,6 +103,16 @@ def too_large(limits: Limits) -> Problem:
     """413."""
     detail = f"the body is larger than {limits.megabytes:g} MB"
     return Problem(413, "too_large", detail, "send fewer seconds, or a WFDB record, which is smaller than JSON")
+
+
+@asynccontextmanager
+async def in_time(seconds: float) -> AsyncIterator[None]:
+    """Raises Problem (503) where the block takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise busy(f"there was no answer within {seconds:g} s", 5) from None
 
 
 DRAIN_S = 5.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -128,6 +129,26 @@ def test_a_model_that_does_not_answer_is_not_waited_for_forever(first):
     status, headers, told = run(api.create(service(predict, first.card, Limits(timeout=0.2))))
     assert (status, told["code"]) == (503, "overloaded")
     assert b"retry-after" in headers
+
+
+def test_a_batch_has_one_time_and_says_which_of_it_were_not_reached(first):
+    async def predict(x, card):
+        asked.append(time.monotonic())
+        if len(asked) > 3:
+            await asyncio.sleep(3600)
+        return Predicted(first.logits(x), None)
+
+    asked: list[float] = []
+    app = api.create(service(predict, first.card, Limits(timeout=2)))
+    status, _, told = run(app, path="/v1/estimates:batch", body=json.dumps({"ecgs": [GOOD] * 32}).encode())
+    ended = time.monotonic()
+    assert status == 200
+    statuses = [item["status"] for item in told["items"]]
+    assert (statuses.count(200), statuses.count(503)) == (3, 29)
+    late = [item["problem"] for item in told["items"] if item["status"] == 503]
+    assert {(p["code"], p["detail"]) for p in late} == {("overloaded", "there was no answer within 2 s")}
+    assert len(asked) <= 3 + api.AT_ONCE
+    assert ended - asked[0] < 4  # and not two seconds for each eight
 
 
 def test_a_body_that_does_not_come_is_not_waited_for_forever(first):
