@@ -1,5 +1,6 @@
 """What one worker of Ray Train does: learn, validate, report, epoch by epoch, and go on where one before it died."""
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -96,9 +97,9 @@ def _prepared(job: Job, state: dict[str, torch.Tensor], rank: int, world: int) -
     optimiser = torch.optim.AdamW(groups)
     if world > 1:
         net = ray.train.torch.prepare_model(net, parallel_strategy_kwargs={"find_unused_parameters": True})
-    steps = card.windows["train"] // (learning.batch * learning.accumulate * world) * learning.epochs
+    total = steps(card.windows["train"] // world, learning) * learning.epochs
     return Trainer(
-        net, optimiser, optimise.schedule(optimiser, steps, learning.warmup), learning, job.augment,
+        net, optimiser, optimise.schedule(optimiser, total, learning.warmup), learning, job.augment,
         [i.direction == "value" for i in card.indicators], _weights(card, learning),
         card.preprocessing().fs, job.seed * 1000 + rank,
     )  # fmt: skip
@@ -123,6 +124,13 @@ def _batches(shard: Any, job: Job, epoch: int, rank: int) -> Iterator[Batch]:
         for i in range(0, len(x), size):
             some = order[i : i + size]
             yield Batch(x[some], y[some])
+
+
+def steps(windows: int, learning: Learning) -> int:
+    """Steps of one epoch over so many windows of one worker; a buffer of `_batches` may end with a part of a batch."""
+    buffers, rest = divmod(windows, max(BUFFER, learning.batch))
+    batches = buffers * math.ceil(max(BUFFER, learning.batch) / learning.batch) + math.ceil(rest / learning.batch)
+    return math.ceil(batches / learning.accumulate)
 
 
 def _begun(batches: Iterator[Batch]) -> Iterator[Batch]:

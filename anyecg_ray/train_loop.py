@@ -36,7 +36,7 @@ class Learning(Settings):
     """Windows of one step of one worker."""
 
     accumulate: int = Field(1, ge=1)
-    """Batches whose gradients make one step."""
+    """Batches whose gradients make one step; what is left at the end of an epoch makes one too."""
 
     lr: float = Field(1e-3, gt=0)
     """Highest learning rate, of the head."""
@@ -106,28 +106,36 @@ class Trainer:
         """Go once through the batches. show: is told loss and samples per second now and then."""
         self.net.train()
         total, samples, steps, started, shown = 0.0, 0, 0, time.monotonic(), time.monotonic()
-        for i, batch in enumerate(batches):
-            loss = self._step(batch, last=(i + 1) % self.learning.accumulate == 0)
-            total, steps, samples = total + loss, steps + 1, samples + len(batch.x)
+        for batch in batches:
+            total, steps, samples = total + self._backward(batch), steps + 1, samples + len(batch.x)
+            if steps % self.learning.accumulate == 0:
+                self._step(self.learning.accumulate)
             if show and time.monotonic() - shown > 1:
                 shown = time.monotonic()
                 show({"loss": total / steps, "samples": samples, "samples_per_s": samples / (shown - started)})
+        if left := steps % self.learning.accumulate:
+            self._step(left)
         return Epoch(number, total / max(1, steps), samples, time.monotonic() - started)
 
-    def _step(self, batch: Batch, last: bool) -> float:
+    def _backward(self, batch: Batch) -> float:
         x = augmented(batch.x, self.augment, self.fs, self.generator).to(self.device)
         half = self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             logits = self.net(x)
         y = batch.y.to(self.device)
         loss = multi_task(logits.float(), y, self.is_value, self.learning.loss, self.weights)
-        (loss / self.learning.accumulate).backward()
-        if last:
-            nn.utils.clip_grad_norm_(self.net.parameters(), self.learning.clip)
-            self.optimiser.step()
-            self.schedule.step()
-            self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
         return float(loss.detach())
+
+    def _step(self, batches: int) -> None:
+        """One step along the mean gradient of the last so many batches."""
+        for parameter in self.net.parameters() if batches > 1 else ():
+            if parameter.grad is not None:
+                parameter.grad /= batches
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.learning.clip)
+        self.optimiser.step()
+        self.schedule.step()
+        self.optimiser.zero_grad(set_to_none=True)
 
     @torch.inference_mode()
     def logits(self, batches: Iterable[Batch]) -> tuple[np.ndarray, np.ndarray]:
