@@ -124,10 +124,23 @@ def test_a_busy_server_is_told_and_asked_again(page, page_server):
     expect(alert).to_be_empty()
 
 
-def test_a_server_that_answers_with_no_word_of_its_own_is_told(page):
-    page.route("**/v1/estimates*", lambda route: route.fulfill(status=502, body="<html>Bad gateway</html>"))
+@pytest.mark.parametrize(
+    ("status", "kind", "body"),
+    [
+        (502, "text/html", "<html>Bad gateway</html>"),
+        (408, "text/plain", "Request was timed out after 180 s"),
+        (404, "text/plain", "Path '/v1/estimates' not found."),
+        (403, "application/json", '{"code": "too_short", "detail": "a proxy\'s own"}'),
+        (200, "text/html", "<html>Log in to the hospital's network</html>"),
+    ],
+)
+def test_an_answer_that_is_not_the_servers_own_is_told_and_the_ecg_is_not_blamed(page, status, kind, body):
+    answering = {"status": status, "content_type": kind, "body": body}
+    page.route("**/v1/estimates*", lambda route: route.fulfill(**answering))
     page.get_by_role("button", name="Use the example").click()
-    expect(page.get_by_role("alert")).to_contain_text(
-        "The server failed. That is a fault in the software, not in your ECG."
-    )
-    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    alert = page.get_by_role("alert")
+    expect(alert.locator("strong")).to_have_text("What came back is no answer of this server’s own.")
+    page.unroute("**/v1/estimates*")
+    page.get_by_role("button", name="Try again").click()
+    expect(heading(page)).to_be_visible()
+    expect(alert).to_be_empty()

@@ -38,9 +38,10 @@ async function ask(path, options = {}) {
   } catch {
     throw new Refused({ code: "unreachable" });
   }
-  const body = await answer.json().catch(() => ({}));
-  if (answer.ok) return body;
-  throw new Refused({ code: `http_${answer.status}`, status: answer.status, ...body }, answer.headers.get("Retry-After"));
+  const kind = answer.headers.get("Content-Type") ?? "", problem = kind.startsWith("application/problem+json");
+  const body = await answer.json().catch(() => null);
+  if (answer.ok && body) return body;
+  throw new Refused({ code: `http_${answer.status}`, ...(problem && body) }, answer.headers.get("Retry-After"));
 }
 
 // Do something that may fail, and tell how it went; only the latest thing asked for is told.

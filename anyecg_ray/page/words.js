@@ -52,10 +52,12 @@ const PROBLEMS = {
   page: ["This page failed. That is a fault in the software, not in your ECG.", "Reload the page and try again."],
 };
 
-// problem: RFC 9457 with a code; wait: seconds, from Retry-After. Returns {what, mend, retry, asks}, asks: for a key.
+const NOT_OURS = ["What came back is no answer of this server’s own.", "Something on the way, or a part of it that was busy, answered in its place. Try again.", "again"];
+
+// problem: RFC 9457 with a code, or http_STATUS for an answer that is none of ours; wait: seconds, from Retry-After. Returns {what, mend, retry, asks}, asks: for a key.
 export function told(problem, wait) {
   const asks = ["no_key", "wrong_key", "revoked_key"].includes(problem.code);
   const unknown = problem.status >= 500 ? PROBLEMS.internal : ["The server could not use this ECG.", ""];
-  const [what, mend, again] = PROBLEMS[problem.code] ?? unknown;
+  const [what, mend, again] = problem.code.startsWith("http_") ? NOT_OURS : (PROBLEMS[problem.code] ?? unknown);
   return { what, mend: wait ? `${mend} The server asks to wait ${wait} s.` : mend, retry: Boolean(again), asks };
 }
