@@ -1,5 +1,7 @@
 """The page for everybody: by keyboard alone, by ear, on a wide screen and on a phone's."""
 
+import re
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import CUT_OFF, WIDTHS, visiting
@@ -74,6 +76,21 @@ def test_nothing_is_cut_off_and_axe_finds_no_fault(page, state):
     assert page.evaluate(CUT_OFF) == {"wider": 0, "hidden": []}
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("width", [320, 360])
+def test_a_long_name_of_a_model_is_not_wider_than_a_phone(browser, page_server, width):
+    def renamed(route):
+        answer = route.fetch()
+        told = answer.json()
+        told["models"][0]["name"] = "emergency-laboratory-of-the-north-campus"
+        route.fulfill(response=answer, json=told)
+
+    with visiting(browser, page_server.url, width) as page:
+        page.route("**/v1/models", renamed)
+        page.goto(page_server.url)
+        expect(page.get_by_label("Model")).to_have_value(re.compile(r"^[a-z-]{40}@3$"))
+        assert page.evaluate(CUT_OFF) == {"wider": 0, "hidden": []}
 
 
 @pytest.mark.parametrize("state", [empty, example, asking])
