@@ -57,21 +57,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"anyecg {__version__}")
         return 0
-    logging.basicConfig(level=os.environ.get("ANYECG_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s")
     on_sigterm()
     try:
+        logging.basicConfig(level=_level(), format="%(levelname)s %(name)s: %(message)s")
         return _run(arguments[0], arguments[1:])
     except InputError as error:
         return _fail(2, error)
     except JobError as error:
         return _fail(1, error)
     except KeyboardInterrupt as error:
-        return _fail(130, str(error) or "interrupted; the same command goes on where this one stopped")
+        return _fail(130, str(error) or f"interrupted; {_AGAIN}")
     except Terminated:
-        return _fail(143, "asked to end; the same command goes on where this one stopped")
+        return _fail(143, f"asked to end; {_AGAIN}")
     except BrokenPipeError:  # `anyecg … | head`
         sys.stderr.close()
         return 1
+
+
+_AGAIN = "nothing is half done, and the same command goes on with what is left"
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def _level() -> str:
+    asked = os.environ.get("ANYECG_LOG", "WARNING").upper()
+    if asked not in _LEVELS:
+        raise InputError(f"environment: ANYECG_LOG is {asked}; give one of {', '.join(_LEVELS)}")
+    return asked
 
 
 def _run(name: str, arguments: list[str]) -> int:

@@ -36,7 +36,7 @@ def connected() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    level = os.environ.get("ANYECG_LOG", "ERROR")
+    level = os.environ.get("ANYECG_LOG", "ERROR").upper()
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal" if level == "ERROR" else level.lower())
     for name in ("ray", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(level)
@@ -54,7 +54,14 @@ def connected() -> Iterator[None]:
         _wait_for_ray_data()
         # another thread of it never ends; what it may have to say of a Ray that is gone is for nobody
         logging.getLogger(PREFETCHER).setLevel(logging.CRITICAL)
+        threading.excepthook = _unless_ray_is_gone
         ray.shutdown()
+
+
+def _unless_ray_is_gone(told: threading.ExceptHookArgs) -> None:
+    """What a thread says that did not end in time, on a busy machine."""
+    if not isinstance(told.exc_value, ray.exceptions.RaySystemError):
+        threading.__excepthook__(told)
 
 
 def _wait_for_ray_data() -> None:

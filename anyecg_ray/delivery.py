@@ -79,7 +79,8 @@ class Delivery:
         self._ledger, self._warehouse, self._card, self._every, self._lease = ledger, warehouse, card, every, lease
         self._granularity: Granularity = ledger.job["granularity"]
         self._log = storage.join(ledger.delivered, warehouse.name)
-        self._number = warehouse.version(ledger.job["id"])
+        self._number = 0
+        self._is_at(warehouse.version(ledger.job["id"]))
         self.sent: dict[str, int] = self._read_log()
         self._waiting: dict[str, _Shard] = {}
         self._since = time.monotonic()
@@ -154,8 +155,13 @@ class Delivery:
         carried = {name: shard.version for name, shard in shards.items()}
         storage.write_atomic(self._entry(number), json.dumps(carried).encode())
         self._warehouse.commit(rows, self._ledger.job["id"], number, list(carried), replace)
-        self._number = number
+        self._is_at(number)
         self.sent.update(carried)
+
+    def _is_at(self, number: int) -> None:
+        """The last entry of the log whose commit the warehouse holds; `anyecg status` tells by it what is there."""
+        self._number = number
+        self._lease.tell(delivered={self._warehouse.name: number})
 
     def _published(self, rows: pa.Table) -> pa.Table:
         return publishable(rows, self._card, self._granularity)

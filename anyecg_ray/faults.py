@@ -42,6 +42,12 @@ class TransientError(StorageError):
     reason = "storage failed"
 
 
+_GONE: dict[type[Exception], str] = {
+    NotADirectoryError: "not there: a file stands where a folder should be",
+    IsADirectoryError: "not there: it is a folder; name a file in it",
+}
+
+
 def status_of(error: StorageError) -> Status:
     """What becomes of a span whose signals met this. A refusal passes too: once the credentials are mended."""
     return Status.TRANSIENT if isinstance(error, (TransientError, RefusedError)) else Status.MISSING_SIGNAL
@@ -52,7 +58,7 @@ def explain(error: Exception, uri: str) -> StorageError:
     if isinstance(error, StorageError):
         return error
     if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
-        return MissingObject(f"{uri}: not there")
+        return MissingObject(f"{uri}: {_GONE.get(type(error), 'not there')}")
     local = uri.rpartition("://")[0] in ("", "file")
     name, text = type(error).__name__, " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
     if name == "NoCredentialsError":

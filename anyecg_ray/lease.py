@@ -32,8 +32,8 @@ SURELY_DEAD = 600.0
 """Seconds since the last sign of life, by clocks that may differ, after which nobody watches for another."""
 
 
-KEPT = ("shards", "spans")
-"""What a driver that does not say so itself, `publish`, leaves as the last one said it."""
+KEPT = ("shards", "spans", "delivered")
+"""What a driver leaves as the last one said it where it does not say so itself: `publish`, or another warehouse."""
 
 
 class Lease:
@@ -64,9 +64,10 @@ class Lease:
             self._write()
 
     def tell(self, **told: Any) -> None:
-        """Change what the file will say at the next beat."""
+        """Change what the file will say at the next beat; of a dict, the keys that are given."""
         with self._lock:
-            self._told.update(told)
+            for name, value in told.items():
+                self._told[name] = {**self._told.get(name, {}), **value} if isinstance(value, dict) else value
 
     def check(self) -> None:
         """Raise JobError where another driver has taken over."""

@@ -1,8 +1,7 @@
-"""Where things lie: a folder, s3://bucket/prefix, or any other location of fsspec's, and the one client for each."""
+"""Where things lie: a folder or s3://bucket/prefix, and the one client for each."""
 
 import os
 from functools import lru_cache
-from typing import cast
 
 import fsspec
 
@@ -55,17 +54,14 @@ def forget_clients() -> None:
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The fsspec file system of a location, and the location's path within it."""
+    """The fsspec file system of a location, and the location's path within it. Raises StorageError for another kind."""
     protocol, _, path = uri.rpartition("://")
     if protocol in ("s3", "s3a"):
         return _s3(), path
     if protocol in ("", "file"):
         path = path if path.isascii() else path.translate(_AS_ON_DISK)
         return fsspec.filesystem("file"), os.path.abspath(os.path.expanduser(path))
-    try:
-        return cast(tuple[fsspec.AbstractFileSystem, str], fsspec.url_to_fs(uri))
-    except (ValueError, ImportError) as error:
-        raise StorageError(f"{uri}: cannot use this kind of location ({error}); give a folder or s3://…") from None
+    raise StorageError(f"{uri}: cannot use this kind of location ({protocol}); give a folder or s3://…")
 
 
 def is_local(uri: str) -> bool:

@@ -48,7 +48,7 @@ class Manifest(Settings):
     out: Location
     """Where the manifest goes: a Parquet file."""
 
-    max_span: float = Field(600.0, ge=10)
+    max_span: float = Field(600.0, ge=10, le=1e9)
     """Seconds of the longest span; a longer recording becomes several."""
 
     update: bool = False

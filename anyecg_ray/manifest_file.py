@@ -5,6 +5,7 @@ What a reader must know beside the rows is in the file's metadata: where the arc
 digest of every row group, by which a back-fill tells that a grown manifest still begins with what it has scored.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -130,8 +131,7 @@ def write_manifest(
     before: the manifest whose row groups come first, as they are; it may be the one at `uri`.
     Raises StorageError where it cannot be written.
     """
-    with storage.atomic_output(uri) as file:
-        writer = _Writer(file, archive, dataset)
+    with storage.atomic_output(uri) as file, _Writer(file, archive, dataset) as writer:
         if before is not None:
             for group in range(len(before.row_groups)):
                 writer.group(read_rows(before.uri, group))
@@ -146,8 +146,7 @@ def write_packed(uri: str, archive: str, of: ManifestFile, groups: Iterable[pa.T
     groups: its row groups as schema.PACKED_MANIFEST. They stay as they were, so that a back-fill that began on the
     one goes on with the other. Raises StorageError where it cannot be written.
     """
-    with storage.atomic_output(uri) as file:
-        writer = _Writer(file, archive, of.dataset, PACKED_MANIFEST)
+    with storage.atomic_output(uri) as file, _Writer(file, archive, of.dataset, PACKED_MANIFEST) as writer:
         for rows in groups:
             writer.group(rows)
         writer.close(of.made_with, of.archive)
@@ -160,6 +159,14 @@ class _Writer:
         self._parquet = pq.ParquetWriter(file, self._schema, compression="zstd", write_statistics=STATISTICS)
         self._digests: list[str] = []
         self._multi_segment: list[int] = []
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # else Parquet would write its end later, into a file that is closed, and say so
+            with contextlib.suppress(Exception):
+                self._parquet.close()
 
     def group(self, rows: pa.Table) -> None:
         """Write the rows as one row group."""

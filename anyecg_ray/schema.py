@@ -17,6 +17,11 @@ TIME = pa.timestamp("us", tz="UTC")
 class Status(StrEnum):
     """What became of one span. Everything but `ok` is a row without estimates and with a reason."""
 
+    @classmethod
+    def _missing_(cls, value: object) -> "Status | None":
+        """In capitals it is the same: so does --help show them."""
+        return cls.__members__.get(value) if isinstance(value, str) else None
+
     OK = "ok"
     UNREADABLE = "unreadable"
     """The header or the signal bytes do not follow the WFDB format."""
@@ -147,6 +152,9 @@ ECG_LAB_ESTIMATE = pa.schema(
 """The published table, one row per (span_id, indicator, model_version), whatever the status; in a table of windows
 one per window besides."""
 
+DESCRIBING = ("acuity", "disposition", "race", "ethnicity")
+"""What an evaluation may be sliced by besides age and sex: null where the archive does not tell."""
+
 ENCOUNTERS = pa.schema(
     [
         pa.field("dataset", pa.string(), nullable=False),
@@ -161,11 +169,7 @@ ENCOUNTERS = pa.schema(
         pa.field("split_random", pa.string()),
         pa.field("split_chrono", pa.string()),
         pa.field("split_fold", pa.string()),
-        # what an evaluation may be sliced by
-        pa.field("acuity", pa.string()),
-        pa.field("disposition", pa.string()),
-        pa.field("race", pa.string()),
-        pa.field("ethnicity", pa.string()),
+        *(pa.field(name, pa.string()) for name in DESCRIBING),
     ]
 )
 """Who was recorded and when: one row per encounter, whether or not it has a waveform."""
@@ -188,9 +192,8 @@ LABELS = pa.schema(
         # the reference range that came with this very result
         pa.field("low", pa.float64()),
         pa.field("high", pa.float64()),
-        pa.field(
-            "flag", pa.string()
-        ),  # the laboratory's own verdict: low, high, normal, abnormal (of no side told) or null
+        # the laboratory's own verdict: low, high, normal, abnormal (it does not tell the side) or null
+        pa.field("flag", pa.string()),
         # why the value is missing or cannot be compared, joined with "|"; null where nothing is wrong
         pa.field("reason", pa.string()),
     ]

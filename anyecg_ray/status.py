@@ -56,7 +56,7 @@ def _of(out: str, model_id: str, version: str) -> dict[str, Any]:
         "spans_per_second": round(driver["run_spans"] / seconds, 2) if seconds else None,
         "windows_per_second": round(driver["run_windows"] / seconds, 2) if seconds else None,
         "seconds_left": None,
-        "shards_delivered": dict(_delivered(ledger, driver.get("state") == "ended")),
+        "shards_delivered": dict(_delivered(ledger, driver.get("delivered") or {})),
         "last_error": driver.get("error"),
     }
     if running and told["spans_per_second"]:
@@ -71,12 +71,16 @@ def _running(driver: dict[str, Any]) -> bool:
     return time.time() - driver["beat_at"] < SILENT if living is None else living
 
 
-def _delivered(ledger: Ledger, ended: bool) -> Iterator[tuple[str, int]]:
-    """Warehouses, with the shards that are there. The last entry is written before its commit, which may yet fail."""
+def _delivered(ledger: Ledger, committed: dict[str, int]) -> Iterator[tuple[str, int]]:
+    """Warehouses, with the shards that are there. An entry is written before its commit, which may yet fail.
+
+    committed: of each warehouse the last entry that a driver saw committed.
+    """
     for name in storage.folders(ledger.delivered):
         folder = storage.join(ledger.delivered, name)
-        files = storage.files(folder)
-        entries = storage.read_ranges([storage.Range(storage.join(folder, f)) for f in files[: None if ended else -1]])
+        entries = storage.read_ranges(
+            [storage.Range(storage.join(folder, f)) for f in storage.files(folder)[: committed.get(name, -1)]]
+        )
         yield name, len({shard for e in entries if isinstance(e, bytes) for shard in json.loads(e)})
 
 

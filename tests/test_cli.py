@@ -40,3 +40,28 @@ def test_importing_the_package_imports_neither_ray_nor_torch():
     code = "import sys, anyecg_ray, anyecg_ray.cli; print(sorted({'ray', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_level_of_the_log(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("ANYECG_LOG", "debug")
+    assert main(["status", "--out", str(tmp_path)]) == 2
+    assert "no back-fill here" in capsys.readouterr().err
+    monkeypatch.setenv("ANYECG_LOG", "loud")
+    assert main(["status", "--out", str(tmp_path)]) == 2
+    assert "ANYECG_LOG is LOUD; give one of DEBUG" in capsys.readouterr().err
+
+
+def test_a_manifest_that_is_interrupted_says_one_line(tmp_path):
+    for i in range(3000):
+        (tmp_path / f"{i}.hea").write_text(f"{i} 1 500 5000\n{i}.dat 16 200 16 0 0 0 0 II\n")
+    code = (
+        "import sys; from anyecg_ray import cli, manifest_file; group = manifest_file._Writer.group\n"
+        "def stop(*a): group(*a); raise KeyboardInterrupt\n"
+        "manifest_file._Writer.group = stop; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    arguments = ["manifest", "--archive", str(tmp_path), "--out", str(tmp_path / "m.parquet"), "--workers", "0"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1].startswith("anyecg: interrupted; nothing is half done")
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*m.parquet*"))

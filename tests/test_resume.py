@@ -127,7 +127,9 @@ def test_interrupted(job, undisturbed, tmp_path, request, how, code):
     got, said, took = stopped(job, out, how, 2)
     assert got == code, said
     assert took < 30
-    assert said.strip().splitlines()[-1].endswith("; the same command goes on where this one stopped")
+    assert (
+        said.strip().splitlines()[-1].endswith("; nothing is half done, and the same command goes on with what is left")
+    )
     assert "Traceback" not in said
     delivered = len(list(out.glob("ecg_lab_estimate/*/part-*.parquet")))
     assert delivered == parts(out)  # what was scored is in the warehouse

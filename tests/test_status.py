@@ -80,6 +80,25 @@ def test_a_commit_under_way_is_not_told_as_made(tmp_path):
     assert told["shards_delivered"] == {"w": 1}
 
 
+def test_what_an_interrupted_driver_delivered_is_told(tmp_path):
+    card = untrained("tiny", ["potassium_high", "potassium_value"], ["II"], "ecgfounder-finetune", 0).card
+    book = ledger(tmp_path)
+
+    def interrupted():
+        with (
+            Lease(book.staging, {}) as lease,
+            Delivery(book, opened(Sink(), str(tmp_path)), card, 60, lease) as delivery,
+        ):
+            delivery.add("000000-000000", book.stage("000000-000000", staging(SPANS)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with Lease(book.staging, {}):
+        (told,) = status(Progress(out=str(tmp_path)))
+    assert list(told["shards_delivered"].values()) == [1]
+
+
 def test_no_back_fill_here(tmp_path, capsys):
     assert main(["status", "--out", str(tmp_path)]) == 2
     assert "no back-fill here" in capsys.readouterr().err

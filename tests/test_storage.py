@@ -272,3 +272,23 @@ def test_what_no_other_try_can_mend_is_final(monkeypatch, tmp_path):
     (found,) = storage.read_ranges([Range(str(tmp_path / "f"), 0, 6)])
     assert isinstance(found, StorageError)
     assert status_of(found) is Status.MISSING_SIGNAL
+
+
+def test_another_kind_of_location_is_refused():
+    for uri in ("http://localhost:1/y", "ftp://host/y", "gs://bucket/y"):
+        with pytest.raises(StorageError, match=r"cannot use this kind of location .*give a folder or s3://"):
+            storage.check_writable(uri)
+
+
+def test_a_folder_where_a_file_is_asked_for_and_the_other_way_round(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(MissingObject, match="it is a folder; name a file in it"):
+        storage.read_bytes(str(tmp_path))
+    with pytest.raises(MissingObject, match="a file stands where a folder should be"):
+        storage.list_folder(str(tmp_path / "file"))
+
+
+def test_check_writable_leaves_others_files_alone(tmp_path):
+    (tmp_path / "m.parquet.tmp").write_text("precious")
+    storage.check_writable(str(tmp_path / "m.parquet"))
+    assert [p.name for p in tmp_path.iterdir()] == ["m.parquet.tmp"]
