@@ -59,7 +59,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request = _Request(scope, uuid.uuid4().hex[:16])
+        request = _Request(_as_get(scope), scope["method"], uuid.uuid4().hex[:16])
         started = time.perf_counter()
         try:
             await self._answer(request, receive, request.watched(send))
@@ -70,7 +70,7 @@ class Guard:
             await self._told(request, of_any(error), receive, send)
         finally:
             seconds = time.perf_counter() - started
-            self.counts.request(request.route(), scope["method"], request.status, request.code, seconds)
+            self.counts.request(request.route(), request.method, request.status, request.code, seconds)
             log.info(request.line(seconds))
 
     async def _answer(self, request: "_Request", receive: Receive, send: Send) -> None:
@@ -81,7 +81,7 @@ class Guard:
             await self._fresh(self.gate)
             request.key = self.gate.admit(_secret(request.headers))
         request.scope.setdefault("state", {}).update(id=request.id, key=request.key, request=request)
-        if request.scope["method"] != "POST":
+        if request.method != "POST":
             await self.app(request.scope, receive, send)
             return
         self.rates.take(request.key)
@@ -109,6 +109,7 @@ class _Request:
     """One request, and what is remembered of it."""
 
     scope: Scope
+    method: str
     id: str
     key: str = "-"
     code: str = ""
@@ -123,7 +124,7 @@ class _Request:
         return getattr(self.scope.get("route"), "path", None) or ("/static" if "static" in self.scope else "-")
 
     def watched(self, send: Send) -> Send:
-        """`send` that remembers the status and adds the headers of every answer."""
+        """`send` that remembers the status, adds the headers of every answer, and of one to HEAD sends no more."""
 
         async def watching(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -131,14 +132,21 @@ class _Request:
                 present = {name.lower() for name, _ in message["headers"]}
                 extra = [(n, v) for n, v in SECURITY if n not in present]
                 message = {**message, "headers": [*message["headers"], *extra]}
+            elif self.method == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
         return watching
 
     def line(self, seconds: float) -> str:
-        told = {"id": self.id, "method": self.scope["method"], "route": self.route(), "status": self.status}
+        told = {"id": self.id, "method": self.method, "route": self.route(), "status": self.status}
         told |= {"code": self.code, "key": self.key, "ms": round(1000 * seconds, 1)}
         return json.dumps(told)
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD asks for what GET would answer, without the body: no route needs to know of it."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
 def write_log() -> None:

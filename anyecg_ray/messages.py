@@ -3,14 +3,25 @@
 These models are the contract with clients; openapi.json is made from them.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 DISCLAIMER = "An estimate for research; not a measurement, not for diagnosis."
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
+
+EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+"""A start time between them has room for its offset from UTC, and for an ECG of a day."""
+
+
+def _in_utc(time: datetime) -> datetime:
+    """The time in UTC, which one without an offset is taken for. Raises ValueError at the ends of the calendar."""
+    time = time if time.tzinfo else time.replace(tzinfo=UTC)
+    if not EARLIEST <= time <= LATEST:
+        raise ValueError(f"not between {EARLIEST.date()} and {LATEST.date()}")
+    return time.astimezone(UTC)
 
 
 class _Message(BaseModel):
@@ -30,8 +41,8 @@ class Signals(_Message):
     """Samples a second."""
     units: str = Field("mV", max_length=16)
     """Of the samples: V, mV, uV or nV."""
-    start_time: Annotated[datetime, Field(strict=False)] | None = None
-    """Time of the first sample, ISO 8601; passed on, never used."""
+    start_time: Annotated[datetime, Field(strict=False), AfterValidator(_in_utc)] | None = None
+    """Time of the first sample, ISO 8601, in UTC where it has no offset; passed on, never used."""
 
 
 class Stored(_Message):

@@ -13,6 +13,7 @@ from bad_records import beats
 N = 5000
 GOOD = {"signals": [[0.001 * v for v in beats(leads=1)[0].tolist()]], "leads": ["II"], "fs": 500}
 JSON = {"Content-Type": "application/json"}
+ENDS_OF_THE_CALENDAR = ["0001-01-01T00:00:00+01:00", "9999-12-31T23:00:00-02:00", "9999-12-30T00:00:01"]
 
 
 class Bad(NamedTuple):
@@ -113,6 +114,8 @@ def _signals() -> Iterator[Bad]:
     yield Bad("a rate near 0", 413, "too_long", changed(fs=1e-300))
     yield Bad("an hour", 413, "too_long", changed(fs=1.4))
     yield Bad("a start that is no time", 422, "invalid_field", changed(start_time="yesterday"))
+    for start in ENDS_OF_THE_CALENDAR:
+        yield Bad(f"a start at {start}", 422, "invalid_field", changed(start_time=start))
 
 
 def _content() -> Iterator[Bad]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bad_requests import GOOD
+from bad_requests import ENDS_OF_THE_CALENDAR, GOOD
 
 from anyecg_ray import api, example, limits, weights
 from anyecg_ray.backends import Compute, Estimator
@@ -57,9 +57,10 @@ def answering(model: Estimator):
 
 
 async def call(
-    app, path="/v1/estimates", body=None, headers=(), method="POST", chunks=None, client="127.0.0.1", host=b"localhost"
-):
-    """(status, headers, JSON or text) of one request, through ASGI alone."""
+    app, path="/v1/estimates", body=None, headers=(), method="POST", chunks=None, client="127.0.0.1", host=b"localhost",
+    parsed=True,
+):  # fmt: skip
+    """(status, headers, JSON or text, or bytes where it is not to be parsed) of one request, through ASGI alone."""
     path, _, query = path.partition("?")
     raw = json.dumps(GOOD).encode() if body is None else body
     given = [(b"host", host), (b"content-type", b"application/json"), *headers]
@@ -83,6 +84,8 @@ async def call(
     await app(scope, receive, send)
     content = b"".join(m.get("body", b"") for m in sent[1:])
     told = dict(sent[0]["headers"])
+    if not parsed:
+        return sent[0]["status"], told, content
     return sent[0]["status"], told, json.loads(content) if b"json" in told[b"content-type"] else content.decode()
 
 
@@ -247,6 +250,27 @@ def test_a_batch_larger_than_two_seconds_rate_is_answered_and_paid_for(first):
     assert 200 < int(headers[b"retry-after"]) <= 320  # a debt of 31, and one more
 
 
+@pytest.mark.parametrize("kind", [b"application/json", b"application/fhir+json"])
+def test_a_start_at_the_ends_of_the_calendar_is_told(first, kind):
+    app = api.create(service(answering(first), first.card))
+
+    def answered(start):
+        return run(app, body=json.dumps({**GOOD, "start_time": start}).encode(), headers=[(b"accept", kind)])
+
+    for start in ENDS_OF_THE_CALENDAR:
+        status, _, told = answered(start)
+        assert (status, told.get("code"), told.get("field")) == (422, "invalid_field", "start_time"), start
+    for start in ("0001-01-02T00:00:00+00:00", "9999-12-29T23:00:00-00:59", "2026-11-26T01:02:03", None):
+        assert answered(start)[0] == 200, start
+
+
+def test_a_start_without_an_offset_is_in_utc(first):
+    app = api.create(service(answering(first), first.card))
+    for start in ("2026-11-26T01:02:03", "2026-11-26T02:02:03+01:00"):
+        body = json.dumps({**GOOD, "start_time": start}).encode()
+        assert run(app, path="/v1/estimates?strip=true", body=body)[2]["strip"]["start_time"] == "2026-11-26T01:02:03Z"
+
+
 def test_without_keys_only_this_machine_is_answered(first):
     app = api.create(service(answering(first), first.card))
     assert run(app, client="192.0.2.7")[2]["code"] == "not_local"
@@ -356,6 +380,21 @@ def test_a_model_that_is_not_ready_is_told(first):
     app = api.create(replace(service(answering(first), first.card), ready=not_ready))
     status, _, told = run(app, path="/readyz", method="GET")
     assert (status, told) == (503, {"status": "not ready", "detail": {"a@1": True, "b@1": False}})
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/healthz", 200), ("/readyz", 200), ("/", 200), ("/docs", 200), ("/v1/models", 200), ("/metrics", 200),
+     ("/static/page.css", 200), ("/openapi.json", 200), ("/v1/estimates", 405), ("/nothing", 404)],
+)  # fmt: skip
+def test_head_is_answered_as_get_without_the_body(first, path, status):
+    counts = Counts()
+    app = api.create(service(answering(first), first.card, counts=counts))
+    got, headers, body = run(app, path=path, method="HEAD", parsed=False)
+    assert (got, body) == (status, b"")
+    assert int(headers[b"content-length"]) > 0
+    assert b'method="HEAD"' in text([counts.snapshot()])
+    assert run(app, path=path, method="GET", parsed=False)[2]
 
 
 def test_the_example_is_the_same_as_json_and_as_wfdb():
