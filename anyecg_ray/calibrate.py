@@ -1,32 +1,40 @@
-"""Make probabilities mean what they say, and choose where "abnormal" begins: on validation data, never on test."""
+"""Make probabilities mean what they say, and choose where "abnormal" begins: on validation data, never on test.
+
+A patient's windows are nearly alike, so that what is fitted counts patients: all windows of one weigh as much as those
+of another. What class weights and losses do to a network's outputs is mostly a shift, which a slope and an intercept
+(Platt) take back, and a temperature alone cannot.
+"""
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from sklearn.isotonic import IsotonicRegression
 
 from anyecg_ray.model import Calibration, calibrated
 
 ENOUGH = 100
-"""Positive, and negative, windows from which steps are fitted; fewer bear one number, the temperature."""
+"""Positive, and negative, patients from which steps are fitted; fewer bear two numbers, slope and intercept."""
 
 MOST_STEPS = 200
 
+LEAST_SLOPE = 0.01
+"""Estimates that rank worse than chance become nearly one and the same; a slope below 0 would turn them round."""
 
-def fit(logits: np.ndarray, positive: np.ndarray) -> Calibration | None:
-    """Calibration of one indicator from validation logits, (n,) float and (n,) bool; None where a class is missing.
 
-    Isotonic where there is enough of both classes, else a temperature.
+def fit(logits: np.ndarray, positive: np.ndarray, patient: np.ndarray) -> Calibration | None:
+    """Calibration of one indicator from validation logits, (n,) float, bool and int; None where a class is missing.
+
+    Isotonic where there are enough patients of both classes, else Platt's.
     """
-    n_positive = int(positive.sum())
-    n_negative = len(positive) - n_positive
-    if not n_positive or not n_negative:
+    if not positive.any() or positive.all():
         return None
-    return _isotonic(logits, positive) if min(n_positive, n_negative) >= ENOUGH else _temperature(logits, positive)
+    weight = 1 / np.bincount(patient)[patient]
+    few = min(len(np.unique(patient[side])) for side in (positive, ~positive)) < ENOUGH
+    return _platt(logits, positive, weight) if few else _isotonic(logits, positive, weight)
 
 
-def _isotonic(logits: np.ndarray, positive: np.ndarray) -> Calibration:
+def _isotonic(logits: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> Calibration:
     p = calibrated(logits, None)
-    fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(p, positive.astype(float))
+    fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(p, positive.astype(float), weight)
     x, y = fitted.X_thresholds_, fitted.y_thresholds_
     if len(x) > MOST_STEPS:
         keep = np.unique(np.linspace(0, len(x) - 1, MOST_STEPS).round().astype(int))
@@ -40,15 +48,24 @@ def _isotonic(logits: np.ndarray, positive: np.ndarray) -> Calibration:
     )
 
 
-def _temperature(logits: np.ndarray, positive: np.ndarray) -> Calibration:
-    sign = np.where(positive, 1.0, -1.0)
+def _platt(logits: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> Calibration:
+    """Slope and intercept of the logit. Source: Platt 1999, his targets too: classes that part cleanly have no best
+    slope, and few patients are no proof of a probability of 0 or 1."""
+    z = np.asarray(logits, np.float64)
+    ups, downs = weight[positive].sum(), weight[~positive].sum()
+    target = np.where(positive, (ups + 1) / (ups + 2), 1 / (downs + 2))
+    share = weight / weight.sum()
 
-    def loss(log_t: float) -> float:
-        return float(np.logaddexp(0, -sign * logits / np.exp(log_t)).mean())
+    def loss(line: np.ndarray) -> tuple[float, np.ndarray]:
+        at = line[0] * z + line[1]
+        off = share * (0.5 + 0.5 * np.tanh(0.5 * at) - target)
+        return float(share @ (np.logaddexp(0, at) - target * at)), np.array([off @ z, off.sum()])
 
-    return Calibration(
-        method="temperature", temperature=float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
-    )
+    found = minimize(
+        loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(LEAST_SLOPE, None), (None, None)],
+        options={"ftol": 1e-14, "gtol": 1e-9},
+    )  # fmt: skip
+    return Calibration(method="platt", slope=float(found.x[0]), intercept=float(found.x[1]))
 
 
 def threshold(probability: np.ndarray, positive: np.ndarray) -> float | None:

@@ -1,5 +1,6 @@
 """What one worker of Ray Train does: learn, validate, report, epoch by epoch, and go on where one before it died."""
 
+import itertools
 import math
 import os
 import tempfile
@@ -57,6 +58,7 @@ def learn(config: dict[str, Any]) -> None:
     epoch, best = _resumed(trainer)
     shard = ray.train.get_dataset_shard("train")
     upcoming = _begun(_batches(shard, job, epoch, rank))
+    patients = _patients(job, rank, world)
     while epoch < job.learning.epochs and epoch - best["epoch"] <= job.learning.patience:
         show = None
         if rank == 0:
@@ -66,7 +68,7 @@ def learn(config: dict[str, Any]) -> None:
         outputs = _gathered(trainer.logits(_validation(job, rank, world)), world)
         if len(outputs[0]) != card.windows["val"]:
             raise JobError(f"read {len(outputs[0])} of {card.windows['val']} validation windows")
-        done.aurocs = train_loop.validation(*outputs, trainer.is_value)
+        done.aurocs = train_loop.validation(outputs[0], outputs[1], trainer.is_value)
         score = done.macro if np.isfinite(done.macro) else -done.loss
         if score > best["score"]:
             best = {"epoch": epoch, "score": score}
@@ -78,7 +80,7 @@ def learn(config: dict[str, Any]) -> None:
         epoch += 1
         if rank == 0:
             notes.ended.remote(told)
-        _report_epoch(trainer, told, best, epoch, rank, outputs)
+        _report_epoch(trainer, told, best, epoch, rank, (*outputs, patients))
         if job.between:
             job.between()
 
@@ -159,18 +161,34 @@ def _tensors(rows: Any, card: SegmentsCard) -> Batch:
 def _validation(job: Job, rank: int, world: int) -> Iterator[Batch]:
     """This worker's share of the validation windows: every window is scored by one worker."""
     columns = ["scale", "samples", *(segments.label(i.key) for i in job.card.indicators)]
-    for i, rows in enumerate(segments.batches(job.segments, "val", 256, columns)):
-        if i % world == rank:
-            yield _tensors(rows, job.card)
+    return (_tensors(rows, job.card) for rows in _share(job, columns, rank, world))
 
 
-def _gathered(mine: tuple[np.ndarray, np.ndarray], world: int) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs and labels of all workers' shares, in the order of the workers."""
+def _share(job: Job, columns: list[str], rank: int, world: int) -> Iterator[Any]:
+    return itertools.islice(segments.batches(job.segments, "val", 256, columns), rank, None, world)
+
+
+def _patients(job: Job, rank: int, world: int) -> np.ndarray:
+    """Whose the validation windows are, numbered, in the order of `_gathered` outputs."""
+    columns = ["patient_id", "encounter_id", "record_id"]
+    mine = [owner for rows in _share(job, columns, rank, world) for owner in _owners(rows, columns)]
+    (everyone,) = _gathered((np.array(mine, object),), world)
+    return np.unique(everyone.astype(str), return_inverse=True)[1]
+
+
+def _owners(rows: Any, columns: list[str]) -> list[str]:
+    """The patients; where nobody knows, an encounter or a record stands for one."""
+    by_row = zip(*(rows.column(name).to_pylist() for name in columns), strict=True)
+    return [patient or encounter or record for patient, encounter, record in by_row]
+
+
+def _gathered(mine: tuple[np.ndarray, ...], world: int) -> tuple[np.ndarray, ...]:
+    """Arrays of all workers' shares, in the order of the workers."""
     if world == 1:
         return mine
     all_of_them: list[Any] = [None] * world
     torch.distributed.all_gather_object(all_of_them, mine)
-    return np.concatenate([a for a, _ in all_of_them]), np.concatenate([b for _, b in all_of_them])
+    return tuple(np.concatenate(parts) for parts in zip(*all_of_them, strict=True))
 
 
 def _report_epoch(
@@ -179,7 +197,7 @@ def _report_epoch(
     best: dict[str, Any],
     epoch: int,
     rank: int,
-    outputs: tuple[np.ndarray, np.ndarray],
+    outputs: tuple[np.ndarray, ...],
 ) -> None:
     """Tell Ray the score; the first worker adds the checkpoint, which is uploaded while the next epoch runs."""
     plain = {k: v for k, v in told.items() if k != "aurocs"} | {f"auroc:{k}": v for k, v in told["aurocs"].items()}

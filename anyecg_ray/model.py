@@ -39,7 +39,12 @@ class _Card(BaseModel):
 class Calibration(_Card):
     """How a raw probability becomes a calibrated one; fitted on validation data."""
 
-    method: Literal["temperature", "isotonic"]
+    method: Literal["platt", "isotonic", "temperature"]
+    """temperature: of bundles made before there was platt."""
+    slope: float = 1.0
+    """The logit is multiplied by it …"""
+    intercept: float = 0.0
+    """… and this is added."""
     temperature: float = 1.0
     """The logit is divided by it."""
     x: list[float] = []
@@ -239,9 +244,10 @@ def decode(card: Card, logits: np.ndarray) -> np.ndarray:
 
 def calibrated(logits: np.ndarray, calibration: Calibration | None) -> np.ndarray:
     """Probabilities of one indicator from its logits, any shape."""
-    temperature = calibration.temperature if calibration else 1.0
-    # tanh form of the sigmoid: no overflow at either end
-    p = 0.5 + 0.5 * np.tanh(0.5 * np.asarray(logits, np.float64) / temperature)
+    z = np.asarray(logits, np.float64)
+    if calibration:
+        z = calibration.slope * z / calibration.temperature + calibration.intercept
+    p = 0.5 + 0.5 * np.tanh(0.5 * z)  # tanh form of the sigmoid: no overflow at either end
     if calibration and calibration.method == "isotonic":
         p = np.interp(p, calibration.x, calibration.y)
     return p

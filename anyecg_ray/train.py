@@ -159,10 +159,11 @@ def _best(result: Any) -> dict[str, Any]:
 
 
 def _bundle(best: dict[str, Any], began: start.Start, card: SegmentsCard, settings: Train) -> Bundle:
-    logits, labels = best["outputs"]
+    logits, labels, *told = best["outputs"]
+    patient = told[0] if told else np.arange(len(labels))  # a checkpoint of an earlier version does not say
     indicators, column = [], 0
     for i, indicator in enumerate(card.indicators):
-        indicators.append(_fitted(indicator, logits[:, column], labels[:, i]))
+        indicators.append(_fitted(indicator, logits[:, column], labels[:, i], patient))
         column += 2 if indicator.direction == "value" else 1
     return model.make(
         best["net"],
@@ -186,13 +187,13 @@ def _bundle(best: dict[str, Any], began: start.Start, card: SegmentsCard, settin
     )
 
 
-def _fitted(indicator: IndicatorCard, logits: np.ndarray, labels: np.ndarray) -> IndicatorCard:
+def _fitted(indicator: IndicatorCard, logits: np.ndarray, labels: np.ndarray, patient: np.ndarray) -> IndicatorCard:
     """The indicator with calibration and threshold fitted on validation outputs, and its AUROC there."""
     told = ~np.isnan(labels)
     if indicator.direction == "value" or not told.any():
         return indicator
     positive = labels[told] > 0
-    calibration = calibrate.fit(logits[told], positive)
+    calibration = calibrate.fit(logits[told], positive, patient[told])
     threshold = calibrate.threshold(model.calibrated(logits[told], calibration), positive)
     return indicator.model_copy(update={"calibration": calibration, "threshold": threshold})
 

@@ -5,7 +5,7 @@ import pytest
 
 from anyecg_ray import metrics
 from anyecg_ray.calibrate import fit, threshold
-from anyecg_ray.model import calibrated
+from anyecg_ray.model import Calibration, calibrated
 
 
 def overconfident(n, seed=0):
@@ -15,9 +15,14 @@ def overconfident(n, seed=0):
     return 2.5 * true, rng.random(n) < 1 / (1 + np.exp(-true))
 
 
-@pytest.mark.parametrize(("n", "method"), [(250, "temperature"), (6000, "isotonic")])
+def each(n):
+    """Windows of as many patients."""
+    return np.arange(n)
+
+
+@pytest.mark.parametrize(("n", "method"), [(250, "platt"), (6000, "isotonic")])
 def test_it_mends_overconfidence_on_new_data(n, method):
-    calibration = fit(*overconfident(n))
+    calibration = fit(*overconfident(n), each(n))
     assert calibration.method == method
     logits, positive = overconfident(20_000, seed=1)
     before = metrics.calibration_error(calibrated(logits, None), positive)
@@ -27,7 +32,7 @@ def test_it_mends_overconfidence_on_new_data(n, method):
 
 
 def test_isotonic_keeps_the_ranking():
-    calibration = fit(*overconfident(3000))
+    calibration = fit(*overconfident(3000), each(3000))
     logits = np.linspace(-20, 20, 500)
     p = calibrated(logits, calibration)
     assert (np.diff(p) >= 0).all()
@@ -36,10 +41,52 @@ def test_isotonic_keeps_the_ranking():
     assert p.max() <= 1
 
 
+@pytest.mark.parametrize("weight", [1, 5, 20])
+def test_what_class_weights_shift_comes_back(weight):
+    """A network whose positives weigh w times as much gives the logit plus log w: no temperature takes that back."""
+    rng = np.random.default_rng(1)
+    true = rng.normal(-3.5, 1.5, 21_200)
+    positive = rng.random(len(true)) < 1 / (1 + np.exp(-true))
+    logits = true + np.log(weight)
+    calibration = fit(logits[:1200], positive[:1200], each(1200))
+    p, y = calibrated(logits[1200:], calibration), positive[1200:]
+    assert metrics.brier(p, y) < 1.03 * metrics.brier(calibrated(true[1200:], None), y)
+    assert p.mean() == pytest.approx(y.mean(), abs=0.015)
+
+
+@pytest.mark.parametrize("n", [250, 3000])
+def test_patients_count_and_not_their_windows(n):
+    logits, positive = overconfident(n)
+    times = np.random.default_rng(2).integers(1, 30, n)
+    once, often = fit(logits, positive, each(n)), fit(*(np.repeat(v, times) for v in (logits, positive, each(n))))
+    assert once.method == often.method
+    at = np.linspace(-6, 6, 50)
+    np.testing.assert_allclose(calibrated(at, often), calibrated(at, once), atol=1e-4)
+
+
+def test_many_windows_of_few_patients_bear_two_numbers():
+    logits, positive = (np.repeat(v, 60) for v in overconfident(40))
+    assert min(positive.sum(), (~positive).sum()) > 100
+    assert fit(logits, positive, np.repeat(each(40), 60)).method == "platt"
+
+
+def test_classes_that_part_cleanly_have_a_slope_and_worse_than_chance_is_not_turned_round():
+    logits = np.linspace(-1, 1, 20)
+    assert 1 < fit(logits, logits > 0, each(20)).slope < 100
+    turned = calibrated(logits, fit(logits, logits < 0, each(20)))
+    assert (np.diff(turned) > 0).all()
+    assert turned == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_bundle_of_an_earlier_version_calibrates_as_it_did():
+    card = Calibration.model_validate({"method": "temperature", "temperature": 2.5, "x": [], "y": []})
+    np.testing.assert_array_equal(calibrated(np.array([-5.0, 2.5]), card), 0.5 + 0.5 * np.tanh([-1.0, 0.5]))
+
+
 @pytest.mark.parametrize("positive", [np.zeros(10, bool), np.ones(10, bool)])
 def test_one_class_alone_fits_nothing(positive):
     logits = np.linspace(-1, 1, 10)
-    assert fit(logits, positive) is None
+    assert fit(logits, positive, each(10)) is None
     assert threshold(calibrated(logits, None), positive) is None
 
 

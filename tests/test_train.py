@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import make_segments
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 import torch
 from tensorboard_events import scalars
 
-from anyecg_ray import metrics, model, segments
+from anyecg_ray import learner, metrics, model, segments
+from anyecg_ray import train as train_module
 from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.config import InputError
 from anyecg_ray.train import Train, train
@@ -81,6 +83,19 @@ def test_thresholds_and_calibration_come_from_validation(trained, store):
         [segments.labels(r, ["potassium_value"]) for r in segments.batches(str(store), "train")]
     )
     assert value.offset == pytest.approx(train_values.mean(), abs=1e-3)
+
+
+def test_calibration_knows_whose_the_validation_windows_are(store):
+    job = SimpleNamespace(segments=str(store))
+    ids = [i for rows in segments.batches(str(store), "val") for i in rows["patient_id"].to_pylist()]
+    expected = np.unique(ids, return_inverse=True)[1]
+    np.testing.assert_array_equal(learner._patients(job, 0, 1), expected)
+    columns = ["patient_id", "encounter_id", "record_id"]
+    shares = [[learner._owners(rows, columns) for rows in learner._share(job, columns, rank, 2)] for rank in range(2)]
+    assert [i for pair in zip(*shares, strict=True) for share in pair for i in share] == ids  # 80 windows to a part
+    logits, labels = np.linspace(-2, 2, len(ids)), (np.arange(len(ids)) % 3 == 0).astype(np.float32)
+    high = train_module._fitted(make_segments.HIGH, logits, labels, expected)
+    assert high.calibration.method == "platt"  # of 160 windows, 40 patients
 
 
 def test_curves_are_there_for_tensorboard(trained):
