@@ -32,7 +32,8 @@ STATUSES = {
     422: "An ECG that cannot be read, or a field that is wrong",
     429: "More requests than the key may send; see Retry-After",
     500: "A defect of the server",
-    503: "More work than the server takes on; see Retry-After",
+    502: "The storage of the records refuses this server",
+    503: "More work than the server takes on, or a server that is ending; see Retry-After",
 }
 
 
@@ -44,7 +45,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 PROBLEMS = _problems(401, 403, 422, 500, 503)
 """Of every route that needs a key."""
 
-OF_ESTIMATES = _problems(400, 404, 406, 408, 413, 415, 429)
+OF_ESTIMATES = _problems(400, 404, 406, 408, 413, 415, 429, 502)
 """Of those that read an ECG, besides."""
 
 NO_MODEL = _problems(404)

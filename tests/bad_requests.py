@@ -207,6 +207,9 @@ def _records() -> Iterator[Bad]:
     yield Bad("record that links outside", 403, "record_not_allowed", {"json": {"record": "PREFIX/link"}})
     yield Bad("record that is not there", 404, "no_such_record", {"json": {"record": "PREFIX/nothing"}})
     yield Bad("record that is a folder", 404, "no_such_record", {"json": {"record": "PREFIX/folder"}})
+    yield Bad(
+        "record of a name that no file can have", 404, "no_such_record", {"json": {"record": f"PREFIX/{'a' * 300}"}}
+    )
     yield Bad("record without a name", 422, "invalid_field", {"json": {"record": ""}})
     yield Bad("record that is a number", 422, "invalid_field", {"json": {"record": 5}})
     yield Bad("record and fs", 422, "unknown_field", {"json": {"record": "PREFIX/r", "fs": 500}})

@@ -1,0 +1,52 @@
+"""Records that the server reads itself: what is told where their storage does not give them."""
+
+import pytest
+from bad_requests import dat, header
+from faulty_s3 import FaultyS3
+
+from anyecg_ray import remote, storage
+from anyecg_ray.limits import Limits
+from anyecg_ray.problems import Problem
+
+
+def refused(uri: str, prefix: str) -> Problem:
+    with pytest.raises(Problem) as raised:
+        remote.read(uri, [prefix], Limits()).read()
+    return raised.value
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request, tmp_path) -> str:
+    """A place that holds one record, r."""
+    at = str(tmp_path) if request.param == "folder" else request.getfixturevalue("s3")
+    storage.write_atomic(f"{at}/r.hea", header().encode())
+    storage.write_atomic(f"{at}/r.dat", dat())
+    return at
+
+
+def test_a_record_is_read(place):
+    assert remote.read(f"{place}/r", [place], Limits()).read().signals.shape == (1, 5000)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "b/" * 400 + "r", "\u00e9" * 900])
+def test_a_record_that_no_file_can_be_is_not_there(place, name):
+    problem = refused(f"{place}/{name}", place)
+    assert (problem.status, problem.code, problem.headers) == (404, "no_such_record", {})
+
+
+def test_a_storage_that_refuses_is_told_and_not_asked_again(s3, s3_endpoint, monkeypatch):
+    with FaultyS3(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        storage.forget_clients()
+        proxy.fail("/r.hea", status=403)
+        problem = refused(f"{s3}/r", s3)
+    assert (problem.status, problem.code, problem.field, problem.headers) == (502, "storage_refused", "record", {})
+    assert "s3" not in problem.detail
+
+
+def test_a_storage_that_does_not_answer_may_be_asked_again(s3, monkeypatch):
+    monkeypatch.setattr(storage, "ATTEMPTS", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    storage.forget_clients()
+    problem = refused(f"{s3}/r", s3)
+    assert (problem.status, problem.code, problem.headers) == (503, "overloaded", {"Retry-After": "5"})
