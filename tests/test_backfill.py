@@ -13,7 +13,7 @@ from bad_records import copy_good, write_broken
 from anyecg_ray import model, schema
 from anyecg_ray.backfill import Backfill, backfill, plan
 from anyecg_ray.cli import main
-from anyecg_ray.config import InputError, JobError
+from anyecg_ray.config import InputError, JobError, load
 from anyecg_ray.manifest import Manifest, manifest, open_manifest
 from anyecg_ray.predict import Shard
 from anyecg_ray.schema import Status
@@ -249,3 +249,8 @@ def test_statuses_that_count_as_errors_are_not_those_of_a_poor_signal():
     from anyecg_ray.backfill import ERRORS
 
     assert not set(ERRORS) & {Status.OK, Status.NOISY, Status.FLAT, Status.TOO_SHORT, Status.CLIPPED}
+
+
+def test_a_status_may_be_written_as_the_help_shows_it():
+    asked = ["--manifest", "m", "--bundle", "b", "--out", "o", "--retry-status", "TRANSIENT", "--retry-status", "flat"]
+    assert load(Backfill, "backfill", asked).retry_status == [Status.TRANSIENT, Status.FLAT]
