@@ -22,6 +22,7 @@ from anyecg_ray.labtable import Counts
 from anyecg_ray.manifest import ManifestFile, read_rows
 from anyecg_ray.owners import Owners, Who, key, whose
 from anyecg_ray.predict import Shard, Source
+from anyecg_ray.schema import DESCRIBING
 from anyecg_ray.splits import PARTS, Person, Split
 
 CLOCKS: dict[str, Clock] = {"mc-med": "order", "mimic-iv-ecg": "chart", "ptb-xl": "none", "wfdb": "chart"}
@@ -100,7 +101,10 @@ class Cohort:
         parts, self.split = splits.assign(people, settings.split, self.archive)
         self.clock: Clock = CLOCKS[self.dataset] if settings.align.clock == "auto" else settings.align.clock
         self.shards, present = _shards(manifest, settings.manifest)
-        self.people, self.parts = _recorded(people, parts, present, settings.people or self.archive)
+        self.described = _described(people)
+        found = _recorded(people, present, settings.people or self.archive)
+        self.people = {who: _told(p, self.described) for who, p in zip(found, people, strict=True) if who}
+        self.parts = {who: part for who, part in zip(found, parts, strict=True) if who and part}
         sex = {p.patient: p.sex for p in people if p.patient and p.sex}
         results = _labels(self.dataset, self.archive, settings, self.counts)
         self.draws = align.collect(results, self.clock, sex, present, settings.labels or self.archive)
@@ -169,22 +173,30 @@ def _people(dataset: str, archive: str, settings: Prepare) -> list[Person]:
     for batch in batches:
         for row in batch.to_pylist():
             own = {rule: row[f"split_{rule}"] for rule in ("random", "chrono", "fold")}
-            people.append(
-                Person(row["encounter_id"], row["patient_id"], row["start_time"], row["age"], row["sex"], own)
-            )
+            described = tuple(row[name] or None for name in DESCRIBING)
+            who = (row["encounter_id"], row["patient_id"])
+            people.append(Person(*who, row["start_time"], row["age"], row["sex"], own, described))
     return people
 
 
-def _recorded(
-    people: list[Person], parts: list[str | None], present: set[Who], table: str
-) -> tuple[dict[Who, tuple[float | None, str | None]], dict[Who, str]]:
-    """Of those in the manifest, as `whose` names them: age and sex, and the part of those that have one."""
+def _recorded(people: list[Person], present: set[Who], table: str) -> list[Who | None]:
+    """As whom the manifest has each of them, in the terms of `whose`; None for whom it has no record."""
     names = {key(*who): who for who in (whose(*who) for who in present)}
     owners = Owners(names.values(), table)
     ids = (pa.array([getattr(p, n) for p in people], pa.string()) for n in ("encounter", "patient"))
-    found = [None if at is None else names[owners.keys[at]] for at in owners.places(*ids).to_pylist()]
-    told = {who: (p.age, p.sex) for who, p in zip(found, people, strict=True) if who}
-    return told, {who: part for who, part in zip(found, parts, strict=True) if who and part}
+    return [None if at is None else names[owners.keys[at]] for at in owners.places(*ids).to_pylist()]
+
+
+def _described(people: list[Person]) -> tuple[str, ...]:
+    """What the data set tells of encounters, of schema.DESCRIBING."""
+    there = (any(p.described[i] for p in people) for i in range(len(DESCRIBING)))
+    return tuple(itertools.compress(DESCRIBING, there))
+
+
+def _told(person: Person, described: tuple[str, ...]) -> tuple[float | str | None, ...]:
+    """What of an encounter goes into the store: age, sex and what describes it."""
+    by_name = dict(zip(DESCRIBING, person.described, strict=True))
+    return (person.age, person.sex, *(by_name[name] for name in described))
 
 
 def _labels(dataset: str, archive: str, settings: Prepare, counts: Counts) -> Iterator[pa.RecordBatch]:

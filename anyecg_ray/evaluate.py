@@ -138,7 +138,18 @@ def _common(card: SegmentsCard, bundle: Bundle, settings: Evaluate) -> list[Indi
         )
     if not card.windows.get(settings.split):
         raise InputError(f"setting split: {settings.segments} has no windows in {settings.split}")
+    _check_groups(settings)
     return common
+
+
+def _check_groups(settings: Evaluate) -> None:
+    there = segments.columns(settings.segments, settings.split)
+    if lacking := [name for name in settings.by if name not in there]:
+        told = ", ".join(n for n in there if n not in segments.IDENTITY.names) or "none beside age and sex"
+        raise InputError(
+            f"setting by: {settings.segments} has no column {lacking[0]}; there are {told} (they are what the data set "
+            "told when the segments were prepared)"
+        )
 
 
 def _check_recipe(card: SegmentsCard, bundle: Bundle, where: str) -> None:
@@ -150,8 +161,8 @@ def _check_recipe(card: SegmentsCard, bundle: Bundle, where: str) -> None:
 def _checks_before(card: SegmentsCard, bundle: Bundle, settings: Evaluate) -> list[Check]:
     """Refuse a patient or an encounter in two splits; say whether the model may have seen these patients."""
     checks = []
-    for what, column in (("patient", "patient_id"), ("encounter", "encounter_id")):
-        members = {split: _members(settings.segments, split, column) for split in card.windows}
+    for what, columns in (("patient", ["patient_id"]), ("encounter", ["encounter_id", "patient_id"])):
+        members = {split: _members(settings.segments, split, columns) for split in card.windows}
         checks.append(leakage.disjoint(members, what, settings.segments))
     checks.append(leakage.trained_here(bundle.card, card.fingerprint, settings.split))
     values = [i for i in bundle.card.indicators if i.direction == "value" and i.key in {c.key for c in card.indicators}]
@@ -160,8 +171,11 @@ def _checks_before(card: SegmentsCard, bundle: Bundle, settings: Evaluate) -> li
     return checks
 
 
-def _members(uri: str, split: str, column: str) -> set[str | None]:
-    return {v for rows in segments.batches(uri, split, 8192, [column]) for v in rows.column(column).to_pylist()}
+def _members(uri: str, split: str, columns: list[str]) -> set[str | None]:
+    """One text for each of those whose first column is known."""
+    rows = segments.batches(uri, split, 8192, columns)
+    ids = {row for r in rows for row in zip(*(r.column(c).to_pylist() for c in columns), strict=True)}
+    return {"\x1f".join(i or "" for i in row) for row in ids if row[0]}
 
 
 def _labels(uri: str, split: str, indicators: Sequence[IndicatorCard]) -> np.ndarray:

@@ -36,8 +36,8 @@ class Known(NamedTuple):
     draws: Draws
     parts: dict[Who, str]
     """Whose -> split."""
-    people: dict[Who, tuple[float | None, str | None]]
-    """Whose -> age and sex."""
+    people: dict[Who, tuple[float | str | None, ...]]
+    """Whose -> age, sex and what the job calls `described`."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Job:
     clock: Clock
     rule: Align
     per_span: int
+    described: tuple[str, ...]
+    """Columns of schema.DESCRIBING that the store has."""
     out: str
     work: str
     """What names this very work (unfinished.py)."""
@@ -61,7 +63,7 @@ class Job:
     @property
     def schema(self) -> pa.Schema:
         """Of the files."""
-        return segments.schema_of([i.key for i in self.indicators], self.shape[0] * self.shape[1])
+        return segments.schema_of([i.key for i in self.indicators], self.shape[0] * self.shape[1], self.described)
 
 
 def label_shards(batch: pa.Table, shards: list[Shard], job: Job, known: list[Any]) -> Iterator[pa.Table]:
@@ -143,8 +145,8 @@ def _labels(span: dict[str, Any], start: np.ndarray, job: Job, draws: Draws) -> 
 
 def _table(span: dict[str, Any], x: np.ndarray, start: np.ndarray, y: np.ndarray, job: Job, known: Known) -> pa.Table:
     scale, samples = segments.quantised(x)
-    age, sex = known.people.get(_whose(span), (None, None))
-    same = {n: span[n] for n in ("span_id", "record_id", "patient_id", "encounter_id")} | {"age": age, "sex": sex}
+    same = {n: span[n] for n in ("span_id", "record_id", "patient_id", "encounter_id")}
+    same |= zip(("age", "sex", *job.described), known.people[_whose(span)], strict=True)
     began = _began(span)
     columns: dict[str, Any] = {name: [value] * len(x) for name, value in same.items()}
     columns |= {

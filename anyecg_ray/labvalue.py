@@ -149,13 +149,13 @@ def beyond(direction: Direction, value: pa.Array, censored: pa.Array, low: pa.Ar
     return label
 
 
-def direction_labels(flag: pa.Array, **result: pa.Array) -> dict[Direction, np.ndarray]:
+def direction_labels(flag: pa.Array, **result: pa.Array) -> dict[str, np.ndarray]:
     """The labels of both directions: by the laboratory's own flag, else by the range. float32 1, 0 or NaN.
 
     What is flagged `abnormal`, without a side, and lies beyond neither limit may be low or high: both are unknown.
     `result` are the arguments of `beyond`; put the analyte's own limits in where a draw came without any.
     """
-    labels = {side: beyond(side, **result) for side in SIDES}
+    labels: dict[str, np.ndarray] = {side: beyond(side, **result) for side in SIDES}
     flags = np.asarray(flag.to_pylist(), dtype=object).astype(str)
     explained = (labels["low"] == 1) | (labels["high"] == 1)
     told = np.isin(flags, ("low", "high", "normal"))

@@ -35,8 +35,8 @@ class Owners:
         self.table = table
         self.keys = sorted({key(*who) for who in known} - {key(None, None)})
         self._keys = pa.array(self.keys, pa.string())
-        self._encounter = np.array([k.partition("\x1f")[0] for k in self.keys], object)
-        distinct, first, n = np.unique(self._encounter, return_index=True, return_counts=True)
+        encounters = np.array([k.partition("\x1f")[0] for k in self.keys], object)
+        distinct, first, n = np.unique(encounters, return_index=True, return_counts=True)
         self._encounters = pa.array(distinct, pa.string())
         self._only = pa.array(np.where(n == 1, first, -1), pa.int32())
         self._patients: dict[int, str] = {}
@@ -45,7 +45,7 @@ class Owners:
     def places(self, encounter: pa.Array, patient: pa.Array) -> pa.Array:
         """Of each row the place in `keys`, null where it is about nobody there.
 
-        Raises InputError, naming table, encounter and mend, where that cannot be told.
+        Raises InputError, naming the table, where that cannot be told; no message holds an identifier.
         """
         encounter, patient = (pc.fill_null(column, "") for column in (encounter, patient))
         named = pc.index_in(pc.binary_join_element_wise(encounter, patient, "\x1f"), self._keys)
@@ -57,8 +57,8 @@ class Owners:
         only = pc.take(self._only, pc.index_in(asked, self._encounters))
         if pc.any(pc.equal(only, -1)).as_py():
             raise InputError(
-                f"{self.table}: encounter {asked[pc.index(only, -1).as_py()]} is that of several patients in the "
-                "manifest, and a row does not say of which; name the patient in every row"
+                f"{self.table}: an encounter's id stands for several patients in the manifest, and a row with it names "
+                "none of them; name the patient in every row"
             )
         return only
 
@@ -70,7 +70,7 @@ class Owners:
         for at, who in set(zip(place.filter(there).to_pylist(), patient.filter(there).to_pylist(), strict=True)):
             if self._patients.setdefault(at, who) != who:
                 raise InputError(
-                    f"{self.table}: encounter {self._encounter[at]} is that of several patients, and the manifest "
-                    "does not say of which; make it again so that it names patients (--wfdb.patient)"
+                    f"{self.table}: an encounter's id stands for several patients, and the manifest does not say "
+                    "of which its records are; make it again so that it names patients (--wfdb.patient)"
                 )
         return place

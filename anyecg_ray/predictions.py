@@ -14,6 +14,7 @@ from anyecg_ray import baselines, segments
 from anyecg_ray.backends import Estimator
 from anyecg_ray.baselines import Fitted, Rows
 from anyecg_ray.model import Card, IndicatorCard
+from anyecg_ray.owners import key
 
 IDENTITY = ("segment_id", "span_id", "record_id", "patient_id", "encounter_id", "time", "age", "sex")
 SIGNAL = "x"
@@ -29,7 +30,7 @@ class Predictions:
     patient: np.ndarray
     """(n,) int, numbered from 0; a window of nobody known is a patient of its own encounter."""
     encounter: np.ndarray
-    """(n,) int, numbered from 0; where there is none, the record takes its place."""
+    """(n,) int, numbered from 0, those of each patient apart; where there is none, the record takes its place."""
     groups: dict[str, np.ndarray]
     """By column, what slices are made of: (n,) of any kind; `age` and `sex` always."""
     time: np.ndarray
@@ -161,8 +162,12 @@ def _who(part: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _encounter_ids(part: Mapping[str, Any]) -> np.ndarray:
-    given, record = (np.asarray(part[k], object) for k in ("encounter_id", "record_id"))
-    return np.where(_known(given), given, np.array([f"record {r}" for r in record], object))
+    given, record, patient = (np.asarray(part[k], object) for k in ("encounter_id", "record_id", "patient_id"))
+    encounter = np.where(_known(given), given, np.array([f"record {r}" for r in record], object))
+    # some archives number encounters anew for each patient
+    return np.array(
+        [key(e, p if known else None) for e, p, known in zip(encounter, patient, _known(patient), strict=True)], object
+    )
 
 
 def _first_few(encounter: np.ndarray, usable: np.ndarray, taken: dict[Any, int], most: int) -> np.ndarray:

@@ -27,6 +27,9 @@ from anyecg_ray.progress import Progress
 from anyecg_ray.segments import SegmentsCard
 from anyecg_ray.splits import PARTS
 
+RULES = 2
+"""Of what labels mean and which columns there are: a store that was made by others is not taken for today's."""
+
 
 def prepare(settings: Prepare) -> SegmentsCard:
     """Write the store and return its card; a store that stands already is left as it is.
@@ -34,7 +37,7 @@ def prepare(settings: Prepare) -> SegmentsCard:
     Raises InputError where an input cannot be used or another store is there.
     """
     manifest = open_manifest(settings.manifest)
-    made = fingerprint([settings.model_dump(exclude={"out", "tables"}), list(manifest.digests)])
+    made = fingerprint([settings.model_dump(exclude={"out", "tables"}), list(manifest.digests), RULES])
     if (before := _before(settings.out)) is not None:
         if before.fingerprint != made:
             raise InputError(f"{settings.out}: holds segments that were made otherwise; give another --out")
@@ -61,7 +64,7 @@ def _before(out: str) -> SegmentsCard | None:
 def _run(plan: Cohort, settings: Prepare) -> pa.Table:
     """Write all parts; returns the workers' counts: shard, what, key, n."""
     known = Known(plan.draws, plan.parts, plan.people)
-    what = (plan.source, tuple(plan.indicators), plan.clock, settings.align, settings.per_span)
+    what = (plan.source, tuple(plan.indicators), plan.clock, settings.align, settings.per_span, plan.described)
     job = Job(*what, settings.out, unfinished.work(*what, known, plan.shards))
     done = unfinished.done(job.out, job.work)
     unfinished.forget_others(job.out, job.work)

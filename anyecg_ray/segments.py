@@ -4,6 +4,7 @@ SEGMENTS/card.json                    what is in it; written last, so that a sto
 SEGMENTS/drops.parquet                what is not in it: reason, number
 SEGMENTS/split=train/part-….parquet   (val, test alike) one row per window:
   segment_id, span_id, record_id, patient_id, encounter_id, time, age, sex,
+  of acuity, disposition, race, ethnicity those that the data set knows,
   scale (float32), samples (leads × samples int16: the normalised window is samples × scale),
   and for each indicator `label:KEY`, float32: 1, 0 or the value; null where it was not measured
 """
@@ -84,13 +85,14 @@ def read_card(uri: str) -> SegmentsCard:
         raise InputError(f"{where}: not a card of segments ({str(error).splitlines()[0]})") from None
 
 
-def schema_of(indicators: Sequence[str], numbers: int) -> pa.Schema:
-    """Schema of a part. numbers: leads × samples."""
+def schema_of(indicators: Sequence[str], numbers: int, described: Sequence[str] = ()) -> pa.Schema:
+    """Schema of a part. numbers: leads × samples; described: columns that tell more of an encounter."""
+    more = [pa.field(name, pa.string()) for name in described]
     signal = [
         pa.field("scale", pa.float32(), nullable=False),
         pa.field("samples", pa.binary(2 * numbers), nullable=False),
     ]
-    return pa.schema([*IDENTITY, *signal, *(pa.field(label(k), pa.float32()) for k in indicators)])
+    return pa.schema([*IDENTITY, *more, *signal, *(pa.field(label(k), pa.float32()) for k in indicators)])
 
 
 def quantised(x: np.ndarray) -> tuple[np.ndarray, pa.Array]:
@@ -128,6 +130,15 @@ def parts(uri: str, split: str) -> list[str]:
         raise InputError(f"setting split: {split}; there are {', '.join(PARTS)}")
     folder = storage.join(uri, f"split={split}")
     return [storage.join(folder, f) for f in storage.files(folder) if f.startswith("part-") and f.endswith(".parquet")]
+
+
+def columns(uri: str, split: str) -> list[str]:
+    """The columns by which a split may be grouped: all but signal and labels; none where it has no windows."""
+    for part in parts(uri, split)[:1]:
+        with storage.open_input(part) as file:
+            names = pq.ParquetFile(file).schema_arrow.names
+        return [n for n in names if n not in ("scale", "samples") and not n.startswith(label(""))]
+    return []
 
 
 def batches(

@@ -27,6 +27,8 @@ class Person(NamedTuple):
     sex: str | None
     own: dict[str, str | None]
     """By rule (random, chrono, fold): the data set's own part."""
+    described: tuple[str | None, ...] = ()
+    """What schema.DESCRIBING names."""
 
     @property
     def who(self) -> str:

@@ -123,16 +123,14 @@ def test_who_names_no_patient_is_found_by_an_encounter_of_one_patient() -> None:
 
 
 def test_a_result_of_nobody_told_whose_encounter_is_recorded_of_two_is_refused() -> None:
-    with pytest.raises(
-        InputError, match=r"labs\.csv: encounter 1 is that of several patients.* name the patient in every"
-    ):
+    with pytest.raises(InputError, match=r"labs\.csv: an encounter's id .*name the patient in every row"):
         collected(potassium("1", None, 7.1), recorded=[("1", "A"), ("1", "B")])
 
 
 def test_results_of_two_patients_for_an_encounter_recorded_of_nobody_told_are_refused() -> None:
     rows = [potassium("1", "A", 4.0), potassium("1", "A", 4.1), potassium("1", "B", 7.1)]
     assert len(whose_values(collected(*rows[:2], recorded=[("1", None)]), [("1", None)])[0]) == 2
-    with pytest.raises(InputError, match=r"labs\.csv: encounter 1 is that of several patients.*names patients"):
+    with pytest.raises(InputError, match=r"labs\.csv: an encounter's id .*so that it names patients"):
         collected(*rows, recorded=[("1", None)])
 
 

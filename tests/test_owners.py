@@ -58,18 +58,16 @@ def test_results_age_sex_and_split_are_the_patient_s_own(archive: Path) -> None:
 
 def test_a_table_that_does_not_say_of_which_patient_is_refused_by_name(archive: Path) -> None:
     (archive / "labs.csv").write_text(LABS.replace("\nA,1", "\n,1"))
-    with pytest.raises(InputError, match=r"labs\.csv: encounter 1 is that of several patients.*name the patient"):
+    with pytest.raises(InputError, match=r"labs\.csv: an encounter's id .*name the patient in every row"):
         cohort(archive)
     (archive / "labs.csv").write_text(LABS)
     (archive / "people.csv").write_text(PEOPLE.replace("\nA,1", "\n,1"))
-    with pytest.raises(InputError, match=r"people\.csv: encounter 1 is that of several patients.*name the patient"):
+    with pytest.raises(InputError, match=r"people\.csv: an encounter's id .*name the patient in every row"):
         cohort(archive)
 
 
 def test_a_manifest_that_does_not_say_of_which_patient_is_refused(archive: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"people\.csv: encounter 1 .*the manifest does not say of which; make it again"
-    ):
+    with pytest.raises(InputError, match=r"people\.csv: an encounter's id .*so that it names patients"):
         cohort(archive, patient=None)
 
 

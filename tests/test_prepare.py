@@ -132,6 +132,14 @@ def test_labels_are_those_of_the_nearest_potassium_of_the_visit(archive: Path, c
     assert min(seen[0], seen[1]) > 10
 
 
+def test_windows_say_what_visits_csv_tells_of_their_visit(archive: Path, card: SegmentsCard) -> None:
+    told = {v["CSN"]: v for v in csv.DictReader((archive / "archive" / "visits.csv").read_text().splitlines())}
+    for row in everything(archive).drop_columns(["samples"]).to_pylist():
+        visit = told[row["encounter_id"]]
+        assert (row["race"], row["ethnicity"]) == (visit["Race"], visit["Ethnicity"])
+        assert (row["acuity"], row["disposition"]) == (visit["Triage_acuity"], visit["ED_dispo"])
+
+
 def test_ray_data_streams_the_same_windows_and_labels(archive: Path, card: SegmentsCard) -> None:
     uri = str(archive / "segments")
     columns = ["segment_id", "scale", "samples", *map(segments.label, KEYS)]

@@ -103,6 +103,9 @@ def test_people(tmp_path):
     first, second = batch.to_pylist()
     assert (first["encounter_id"], first["age"], first["sex"], first["split_fold"]) == ("v1", 53, "F", "train")
     assert (second["encounter_id"], second["age"], second["sex"], second["split_fold"]) == ("p2", None, None, None)
+    path.write_text("patient,race,rate,acuity\np1,Asian,70,\n")  # "rate" is no misspelt "race"
+    (told,) = next(wfdb.encounters(str(path))).to_pylist()
+    assert (told["race"], told["acuity"], told["ethnicity"]) == ("Asian", None, None)
     path.write_text("patient,split\np1,training\n")
     with pytest.raises(InputError, match="column split: has other words; write train, val or test"):
         list(wfdb.encounters(str(path)))

@@ -25,7 +25,8 @@ from anyecg_ray.schema import ENCOUNTERS
 DATASET = "mc-med"
 PARTS = ("train", "val", "test")
 VISITS = ("MRN", "CSN", "Age", "Gender", "Arrival_time")
-MORE_OF_VISITS = ("Departure_time", "Triage_acuity", "ED_dispo", "Race", "Ethnicity")
+DESCRIBED = {"acuity": "Triage_acuity", "disposition": "ED_dispo", "race": "Race", "ethnicity": "Ethnicity"}
+MORE_OF_VISITS = ("Departure_time", *DESCRIBED.values())
 LABS = ("CSN", "Order_time", "Result_time", "Component_name", "Component_value")
 MORE_OF_LABS = (
     "Component_result",
@@ -126,10 +127,7 @@ def encounters(archive: str) -> Iterator[pa.RecordBatch]:
             "sex": _sex(batch["Gender"]),
             **{name: _part(csn, parts) for name, parts in splits.items()},
             "split_fold": pa.nulls(len(batch), pa.string()),
-            "acuity": batch["Triage_acuity"],
-            "disposition": batch["ED_dispo"],
-            "race": batch["Race"],
-            "ethnicity": batch["Ethnicity"],
+            **{name: tables.texts(batch[column]) for name, column in DESCRIBED.items()},
         }
         yield pa.record_batch([columns[name] for name in ENCOUNTERS.names], schema=ENCOUNTERS)
 

@@ -25,13 +25,14 @@ from anyecg_ray.faults import below
 from anyecg_ray.labtable import Counts
 from anyecg_ray.labvalue import parse_column
 from anyecg_ray.listing import by_folder, walk
-from anyecg_ray.schema import ENCOUNTERS
+from anyecg_ray.schema import DESCRIBING, ENCOUNTERS
 
 DATASET = "wfdb"
 REQUIRED = ("patient", "time", "name", "value")
 OPTIONAL = ("unit", "low", "high", "flag", "encounter")
 PEOPLE = ("patient",)
 MORE_OF_PEOPLE = ("encounter", "start", "end", "age", "sex", "split")
+# DESCRIBING are read too, and not looked for under names like theirs: a column `rate` is no misspelt `race`
 NUMBERS = ("low", "high")
 RECORDS = "RECORDS"
 MAX_DEPTH = 8
@@ -147,12 +148,12 @@ def labels(uri: str, counts: Counts | None = None) -> Iterator[pa.RecordBatch]:
 
 
 def encounters(uri: str) -> Iterator[pa.RecordBatch]:
-    """ENCOUNTERS of a user's table of people: `patient`, and what is known of `encounter, start, end, age, sex, split`.
+    """ENCOUNTERS of a user's table of people: `patient`, and what is known of MORE_OF_PEOPLE and DESCRIBING.
 
     Without encounters, the patient is the encounter. Raises InputError as `labels` does.
     """
     tables.require(uri, tables.columns(uri), PEOPLE, MORE_OF_PEOPLE)
-    for batch in tables.batches(uri, PEOPLE, MORE_OF_PEOPLE):
+    for batch in tables.batches(uri, PEOPLE, (*MORE_OF_PEOPLE, *DESCRIBING)):
         patient = tables.identifiers(batch["patient"])
         sex = pc.utf8_upper(pc.utf8_slice_codeunits(tables.texts(batch["sex"]), 0, 1))
         columns = {
@@ -164,6 +165,7 @@ def encounters(uri: str) -> Iterator[pa.RecordBatch]:
             "age": pa.array(tables.numbers(batch["age"]), pa.float32(), from_pandas=True),
             "sex": pc.if_else(pc.is_in(sex, pa.array(["F", "M"])), sex, None),
             "split_fold": _split(uri, tables.texts(batch["split"])),
+            **{name: tables.texts(batch[name]) for name in DESCRIBING},
         }
         filled = [columns.get(f.name, pa.nulls(len(batch), f.type)) for f in ENCOUNTERS]
         yield pa.record_batch(filled, schema=ENCOUNTERS)
