@@ -5,7 +5,9 @@ does. The API key comes from ANYECG_API_KEY, never from a flag, which other user
 """
 
 import json
+import math
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import requests
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 
 from anyecg_ray.config import InputError, JobError, Location, Settings
 from anyecg_ray.header import NO_FILE, RecordError, parse_header
@@ -91,18 +94,20 @@ def estimate(
     A server that is busy is asked again, `attempts` times in all. Raises RefusedError for what is wrong with the
     request, JobError where no answer can be had.
     """
-    body = _body(record, fs, leads, units)
+    body = _body(record, fs if fs is None else _rate(fs), leads, units)
     query = {"granularity": granularity, **({"model": model} if model else {}), **({"strip": "true"} if strip else {})}
-    key = key or os.environ.get(VARIABLE)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers = _authorization(key or os.environ.get(VARIABLE))
     where = f"{url.rstrip('/')}/v1/estimates"
     for attempt in range(attempts):
         try:
             got = requests.post(where, params=query, headers=headers, timeout=timeout, **body)
+        except (MissingSchema, InvalidSchema, InvalidURL):
+            raise InputError(f"url: {url!r} is no address; give http://HOST:PORT") from None
         except requests.RequestException as error:
             raise JobError(f"{url}: no answer ({type(error).__name__}); is `anyecg serve` running there?") from None
         if got.status_code in (429, 503) and attempt < attempts - 1:
-            time.sleep(min(LONGEST_WAIT, float(got.headers.get("Retry-After", 1))))
+            wait = got.headers.get("Retry-After", "")
+            time.sleep(min(LONGEST_WAIT, int(wait) if wait.isdecimal() else 1))  # a proxy may give a date
             continue
         return _answer(got, url)
     raise JobError(f"{url}: attempts must be 1 or more")
@@ -125,17 +130,50 @@ def _body(record: Any, fs: float | None, leads: Sequence[str] | None, units: str
     if not isinstance(record, (str, Path)):
         if fs is None or leads is None:
             raise InputError("fs and leads: are missing; numbers alone do not tell them")
-        rows = np.atleast_2d(np.array(record, np.float64)).tolist()
-        rows = [[None if v != v else v for v in row] for row in rows]
-        return {"json": {"signals": rows, "leads": list(leads), "fs": fs, "units": units}}
-    if "://" in str(record):
-        return {"json": {"record": str(record)}}
+        return {"json": {"signals": _rows(record), "leads": list(leads), "fs": fs, "units": units}}
     path = Path(record).expanduser()
-    if path.suffix.lower() == ".csv":
+    remote = "://" in str(record)
+    if path.suffix.lower() == ".csv" and not remote:
         if fs is None:
             raise InputError(f"{path}: a CSV does not tell its sampling rate; give --fs")
         return {"files": [("file", (path.name, _read(path)))], "data": {"fs": repr(fs), "units": units}}
+    if fs is not None or units != "mV":
+        raise InputError(f"fs and units: {record} is read as a WFDB record, whose header tells them; leave them out")
+    if remote:
+        return {"json": {"record": str(record)}}
     return {"files": [("file", (file.name, _read(file))) for file in _files(path)]}
+
+
+def _rate(fs: Any) -> float:
+    """fs as JSON can carry it: of whatever type of number it was. Raises InputError."""
+    try:
+        rate = float(fs)
+    except (TypeError, ValueError):
+        rate = math.nan
+    if not math.isfinite(rate):
+        raise InputError(f"fs: {fs!r} is no sampling rate; give samples a second, such as 500")
+    return rate
+
+
+def _rows(record: Any) -> list[list[float | None]]:
+    """Numbers, leads × samples, as JSON can carry them. Raises InputError."""
+    try:
+        signals = np.atleast_2d(np.array(record, np.float64))
+    except (TypeError, ValueError):
+        raise InputError("record: is no table of numbers; give as many samples for each lead") from None
+    if np.isinf(signals).any():
+        raise InputError("record: a sample is infinite; give NaN where a sample is missing")
+    return [[None if v != v else v for v in row] for row in signals.tolist()]
+
+
+def _authorization(key: str | None) -> dict[str, str]:
+    """The header that carries the key. Raises InputError, which does not show it."""
+    if not key:
+        return {}
+    if not re.fullmatch(r"[!-~]+", key):
+        mend = "give it as `anyecg keys add` printed it, without spaces or line ends"
+        raise InputError(f"key: holds what no key holds ({VARIABLE}, where none was given); {mend}")
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _files(path: Path) -> list[Path]:

@@ -119,10 +119,50 @@ def test_what_cannot_be_sent_is_told_before_it_is(tmp_path, given, message):
         estimate([[1.0]])
 
 
+SAMPLES = {"record": [[1.0]], "fs": 500, "leads": ["II"], "url": "http://127.0.0.1:1"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"fs": np.inf}, "fs: inf is no sampling rate; give"),
+        ({"fs": np.nan}, "fs: nan is no sampling rate; give"),
+        ({"fs": "fast"}, "fs: 'fast' is no sampling rate; give"),
+        ({"record": [[1.0, np.inf]]}, "record: a sample is infinite; give NaN"),
+        ({"record": [[1.0, 2.0], [1.0]]}, "record: is no table of numbers; give"),
+        ({"record": ["one"]}, "record: is no table of numbers; give"),
+        ({"key": "anyecg_x\n"}, "key: holds what no key holds"),
+        ({"key": "ключ"}, "key: holds what no key holds"),
+        ({"url": "127.0.0.1:8000"}, "url: '127.0.0.1:8000' is no address; give http://"),
+        ({"url": "localhost"}, "url: 'localhost' is no address; give http://"),
+        ({"url": "http://"}, "url: 'http://' is no address; give http://"),
+        ({"record": "r"}, "fs and units: r is read as a WFDB record, whose header tells them; leave them out"),
+        ({"record": "r", "fs": None, "units": "uV"}, "fs and units: r is read as a WFDB record"),
+        ({"record": "s3://b/r.csv"}, "fs and units: s3://b/r.csv is read as a WFDB record"),
+    ],
+)
+def test_what_is_wrong_is_told_by_its_name_with_the_mend(given, message):
+    with pytest.raises(InputError) as raised:
+        estimate(**{**SAMPLES, **given})
+    assert str(raised.value).startswith(message)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_rate_may_be_any_number(busy):
+    for fs in (np.int64(250), np.float32(250), 250, 250.0):
+        assert estimate(**{**SAMPLES, "url": busy, "fs": fs}) == {"status": "ok"}
+
+
+def test_the_command_tells_a_rate_that_it_would_not_use(record, capsys):
+    assert main(["estimate", str(record), "--fs", "250"]) == 2
+    assert capsys.readouterr().err.startswith("anyecg: fs and units: ")
+
+
 class Busy(http.server.BaseHTTPRequestHandler):
     """Answers 503 twice, then as it is told."""
 
     asked = 0
+    wait = "0"
     after: tuple[int, bytes] = (200, b'{"status": "ok"}')
 
     def do_POST(self):
@@ -130,7 +170,7 @@ class Busy(http.server.BaseHTTPRequestHandler):
         type(self).asked += 1
         status, body = self.after if self.asked > 2 else (503, b'{"detail": "busy"}')
         self.send_response(status)
-        self.send_header("Retry-After", "0")
+        self.send_header("Retry-After", self.wait)
         self.end_headers()
         self.wfile.write(body)
 
@@ -147,7 +187,9 @@ def busy():
     server.shutdown()
 
 
-def test_a_busy_server_is_asked_again(busy):
+@pytest.mark.parametrize("wait", ["0", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_busy_server_is_asked_again(busy, monkeypatch, wait):
+    monkeypatch.setattr(Busy, "wait", wait)
     assert estimate([[1.0]], busy, fs=1, leads=["I"]) == {"status": "ok"}
     assert Busy.asked == 3
 
