@@ -40,6 +40,8 @@ class Reason(StrEnum):
     """A time stamp that cannot be read."""
     UNKNOWN_ENCOUNTER = "unknown_encounter"
     """The visit is not in the table of visits, so that the patient is unknown."""
+    HAEMOLYSED = "haemolysed"
+    """The laboratory wrote that red cells had burst in the sample, and they hold what was measured."""
     UNCERTAIN = "uncertain"
     """A diagnosis neither stated with confidence nor left out."""
     MALFORMED_ROW = "malformed_row"

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from anyecg_ray import align
 from anyecg_ray.config import InputError
 from anyecg_ray.datasets import mimic_iv_ecg
 from anyecg_ray.labtable import Counts
@@ -89,6 +90,41 @@ def test_one_row_per_result_but_for_the_quality_of_the_sample(hosp):
 def test_valuenum_goes_before_value(hosp):
     rows = labels(hosp)
     assert [(r["value"], r["reason"]) for r in rows[:3]] == [(5.9, None), (4.4, None), (None, "deidentified")]
+
+
+GROSSLY = "HEMOLYSIS FALSELY ELEVATES K. GROSSLY HEMOLYZED."
+
+
+@pytest.mark.parametrize(
+    ("item", "comment", "left"),
+    [
+        (50971, GROSSLY, False),
+        (50954, "slightly haemolysed", False),
+        (50878, GROSSLY, False),
+        (50960, GROSSLY, False),
+        (50970, GROSSLY, False),
+        (50971, "LIPEMIC SPECIMEN", True),
+        (50971, "", True),
+        (50912, GROSSLY, True),  # creatinine
+    ],
+)
+def test_haemolysis_leaves_out_what_red_cells_hold(hosp, item, comment, left):
+    line = f'1,11,,1,{item},,2180-05-06 22:00:00,2180-05-06 23:00:00,7.4,7.4,mEq/L,3.3,5.1,abnormal,STAT,"{comment}"'
+    (hosp / "labevents.csv.gz").write_bytes(gzip.compress(f"{HEADER}\n{line}\n".encode()))
+    counts = Counts()
+    (row,) = labels(hosp, counts=counts)
+    assert (row["value"] is not None, row["flag"] is not None) == (left, left)
+    assert counts["haemolysed", row["component"]] == (not left)
+    batch = pa.RecordBatch.from_pylist([row], schema=LABELS)
+    assert (len(align.collect([batch], "chart", {}, [(None, "11")], "hosp").time) == 1) == left
+
+
+def test_a_table_without_comments_is_read(hosp):
+    with_comments = labels(hosp)
+    plain = gzip.decompress((hosp / "labevents.csv.gz").read_bytes()).decode()
+    plain = plain.replace(",comments", "").replace(',"A, ""note"""', "")
+    (hosp / "labevents.csv.gz").write_bytes(gzip.compress(plain.encode()))
+    assert labels(hosp) == with_comments
 
 
 def test_the_clocks_are_chart_and_store_time(hosp):

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyecg_ray import labtable, storage, tables
+from anyecg_ray.analytes import BY_KEY
 from anyecg_ray.datasets.found import Found, listed
 from anyecg_ray.labtable import Counts
 from anyecg_ray.labvalue import Reason, Results, parse_column
@@ -21,7 +22,10 @@ DATASET = "mimic-iv-ecg"
 EXCLUDED = ("50934", "50947", "51678")
 """H, I and L: how haemolysed, icteric and lipaemic a sample looked. Not laboratory results."""
 LABEVENTS = ("subject_id", "itemid", "charttime", "storetime", "value", "valuenum")
-MORE_OF_LABEVENTS = ("valueuom", "ref_range_lower", "ref_range_upper", "flag")
+MORE_OF_LABEVENTS = ("valueuom", "ref_range_lower", "ref_range_upper", "flag", "comments")
+FROM_RED_CELLS = ("potassium", "ldh", "ast", "magnesium", "phosphate")
+"""Analytes of which red cells hold far more than plasma, so that a haemolysed sample says nothing; the list is ours."""
+HAEMOLYSED = "(?i)ha?emoly"
 DELAYS = ("rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end")
 AXES = ("p_axis", "qrs_axis", "t_axis")
 MEASURES = {
@@ -125,6 +129,7 @@ def _kept(batch: pa.RecordBatch, of: pa.Array | None, counts: Counts) -> pa.Reco
 
 def _labels(batch: pa.RecordBatch, names: dict[str, str], counts: Counts) -> pa.RecordBatch:
     itemid = tables.identifiers(batch["itemid"])
+    spoilt = _spoilt(itemid, batch["comments"])
     rows = {
         "patient_id": tables.identifiers(batch["subject_id"]),
         "chart_time": batch["charttime"],
@@ -134,10 +139,19 @@ def _labels(batch: pa.RecordBatch, names: dict[str, str], counts: Counts) -> pa.
         "unit": batch["valueuom"],
         "low": batch["ref_range_lower"],
         "high": batch["ref_range_upper"],
-        "flag": batch["flag"],
+        "flag": pc.if_else(spoilt, None, batch["flag"]),
+        "reason": pc.if_else(spoilt, str(Reason.HAEMOLYSED), None),
     }
     results = parse_column(batch["value"]).prefer(tables.numbers(batch["valuenum"]))
+    results.value[spoilt.to_numpy(zero_copy_only=False)] = np.nan
     return labtable.label_batch(rows, results, DATASET, counts)
+
+
+def _spoilt(itemid: pa.Array, comments: pa.Array) -> pa.Array:
+    """Whether the laboratory wrote of haemolysis beside a result that it falsifies."""
+    items = [str(item) for name in FROM_RED_CELLS for item in BY_KEY[name].mimic]
+    said = pc.match_substring_regex(pc.fill_null(tables.texts(comments), ""), HAEMOLYSED)
+    return pc.and_(said, pc.is_in(itemid, pa.array(items)))
 
 
 def measurements(archive: str, counts: Counts | None = None) -> Iterator[pa.RecordBatch]:
