@@ -2,8 +2,9 @@
 
 A table with `patient_id`, `encounter_id` or both, `index_time`, and columns of its user's own, which come out again.
 A row, a member of the cohort, is found by what it has: by its encounter, else by its patient; where both the row and an
-ECG name a patient, they must name the same one, because some archives number encounters anew for each patient. An ECG
-belongs to an index time where it began in the window around it; without index times every ECG of the member does.
+ECG name a patient, they must name the same one, because some archives number encounters anew for each patient. Where
+one of them names none and the encounter is of several patients, the table is refused. An ECG belongs to an index time
+where it began in the window around it; without index times every ECG of the member does.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from pydantic import Field
 from anyecg_ray import tables
 from anyecg_ray.config import InputError, Settings
 from anyecg_ray.manifest import ManifestFile, read_rows
+from anyecg_ray.owners import Owners, Who
 from anyecg_ray.predict import Shard
 
 WHO = ("encounter_id", "patient_id")
@@ -96,6 +98,7 @@ class IndexTimes:
 
     def __init__(self, uri: str, window: Window) -> None:
         """Raises InputError where the table cannot be used."""
+        self._uri = uri
         rows = _read(uri)
         ids = {k: tables.identifiers(rows.column(k).combine_chunks()) for k in WHO if k in rows.column_names}
         self.timed = "index_time" in rows.column_names
@@ -117,20 +120,26 @@ class IndexTimes:
         self.fingerprint = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
     def choose(self, manifest: ManifestFile, shards: list[Shard]) -> list[Shard]:
-        """The shards with the ECGs that belong to the cohort, less those that have none; prints who has any."""
+        """The shards with the ECGs that belong to the cohort, less those that have none; prints who has any.
+
+        Raises InputError where it cannot be told to which patient of an encounter a row belongs.
+        """
         lookups = {k: Lookup(ids) for k, ids in self._sought.items()}
         known, inside = (np.zeros(len(self.rows), bool) for _ in range(2))
+        recorded: set[Who] = set()
         chosen = []
         for group, slices in groupby(shards, key=lambda shard: shard.row_group):
             ecgs = Ecgs.of(read_rows(manifest.uri, group, columns=[*WHO, "start_time"]), "start_time")
             theirs = self._theirs([lookups[k].pairs(ecgs.who[k]) for k in WHO], ecgs)
             known[theirs.member] = True
+            recorded |= set(zip(*(ecgs.who[k][theirs.ecg].tolist() for k in WHO), strict=True))
             belonging = theirs.only(self._in_window(theirs))
             inside[belonging.member] = True
             mask = np.zeros(len(ecgs.time), bool)
             mask[belonging.ecg] = True
             parts = [(shard, mask[shard.offset : shard.offset + shard.rows]) for shard in slices]
             chosen += [shard.only(mine) for shard, mine in parts if mine.any()]
+        Owners(recorded, self._uri).places(*(pa.array(self._who[k], pa.string()) for k in WHO))
         self._tell(known, inside)
         return chosen
 

@@ -150,8 +150,8 @@ def test_a_row_is_found_by_what_it_has(gathered):
     }
     assert (rows["both"]["encounter_id"], rows["both"]["patient_id"]) == ("10", "007")
     assert rows["visit"]["patient_id"] is rows["who"]["encounter_id"] is None
-    _, table = gathered("encounter_id\n10\n")
-    assert table["n_spans"].to_pylist() == [5]
+    with pytest.raises(InputError, match="an encounter's id stands for several patients in the manifest"):
+        gathered("encounter_id\n10\n")
 
 
 def test_a_cohort_nobody_of_whom_has_an_ecg(gathered, capsys):

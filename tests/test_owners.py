@@ -1,5 +1,6 @@
 """Visits that are numbered anew for each patient: results, age, sex and split stay with whom they belong to."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 
 from anyecg_ray.cohort import Cohort, Prepare
 from anyecg_ray.config import InputError
+from anyecg_ray.index_times import IndexTimes, Window
 from anyecg_ray.manifest import Manifest, manifest, open_manifest
 from anyecg_ray.owners import Owners, Who, whose
+from anyecg_ray.predict import Shard
 
 LABS = """patient,encounter,time,name,value,unit
 A,1,2024-01-01T10:00:00Z,potassium,4.0,mmol/L
@@ -21,6 +24,7 @@ A,1,30,F,train
 B,1,50,F,val
 C,1,80,M,test
 """
+PATIENT = r"^(\w)/"
 ABC: list[Who] = [("1", "A"), ("1", "B"), ("1", "C")]
 
 
@@ -37,11 +41,16 @@ def archive(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def cohort(folder: Path, patient: str | None = r"^(\w)/") -> Cohort:
+def indexed(folder: Path, patient: str | None) -> str:
     out = str(folder / "manifest.parquet")
     found = {"patient": patient, "encounter": r"/(\d)/"}
     archive = str(folder / "records")
     manifest(Manifest.model_validate({"archive": archive, "dataset": "wfdb", "out": out, "wfdb": found, "workers": 0}))
+    return out
+
+
+def cohort(folder: Path, patient: str | None = PATIENT) -> Cohort:
+    out = indexed(folder, patient)
     tables = {"labels": str(folder / "labs.csv"), "people": str(folder / "people.csv")}
     told = {"manifest": out, "out": str(folder / "out"), "indicators": ["potassium_value"], **tables}
     return Cohort(Prepare.model_validate(told), open_manifest(out))
@@ -77,6 +86,25 @@ def test_encounters_of_one_patient_each_need_no_patient_in_the_manifest(archive:
     plan = cohort(archive, patient=None)
     assert plan.people[whose("1", None)][:2] == (80, "M")
     assert plan.draws.value[plan.draws.of("1", None)].tolist() == [pytest.approx(7.1)]
+
+
+@pytest.mark.parametrize(
+    ("patient", "rows", "told"),
+    [
+        (PATIENT, "1,", "name the patient in every row"),
+        (None, "1,A\n1,B", "so that it names patients"),
+        (PATIENT, "1,A\n1,B", None),
+        (None, "1,A", None),
+    ],
+)
+def test_the_ecgs_of_a_cohort_are_those_of_its_patients(
+    archive: Path, patient: str | None, rows: str, told: str | None
+) -> None:
+    out = indexed(archive, patient)
+    (archive / "cohort.csv").write_text(f"encounter_id,patient_id\n{rows}\n")
+    members = IndexTimes(str(archive / "cohort.csv"), Window())
+    with pytest.raises(InputError, match=rf"cohort\.csv: an encounter's id .*{told}") if told else nullcontext():
+        members.choose(open_manifest(out), [Shard(0, 0, 3)])
 
 
 def test_without_encounters_the_patient_is_found_by_name_alone() -> None:
