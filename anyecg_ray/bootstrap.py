@@ -8,6 +8,8 @@ negatives matter. The counts of each run by patient are a sparse matrix; times t
 weight of each run in each draw, and a cumulative sum over runs gives the negatives below each positive.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from scipy.sparse import csr_matrix
 
@@ -61,14 +63,49 @@ def runs(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
     return out
 
 
+def auprc_draws(score: np.ndarray, positive: np.ndarray, patient: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Average precision in each draw, as `metrics.auprc` and `auroc_draws`: (draws,) float64, NaN without positives."""
+    if not len(score):
+        return np.full(times.shape[1], np.nan)
+    rows, column = np.unique(patient, return_inverse=True)
+    run = _steps(score, positive)
+    ups = _by_patient(run, column, positive, len(rows))
+    downs = _by_patient(run, column, ~positive, len(rows))
+    step = max(1, CHUNK // (ups.shape[0] + len(rows)))
+    parts = [_auprc(ups, downs, times[rows, i : i + step]) for i in range(0, times.shape[1], step)]
+    return np.concatenate(parts)
+
+
+def _steps(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """The step of recall that each estimate counts for, (n,) int, from the highest score down: negatives alone make
+    none, and count for the next one."""
+    order = np.argsort(-score, kind="stable")
+    tie = np.cumsum(np.diff(score[order], prepend=score[order[:1]]) != 0)
+    gains = np.bincount(tie, positive[order]) > 0
+    out = np.empty(len(score), np.int64)
+    out[order] = (np.cumsum(gains) - gains)[tie]
+    return out
+
+
+def total_draws(columns: Iterable[np.ndarray], patient: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Sum of each column, (n,) of numbers or bool, in each draw: (columns, draws) float64."""
+    rows, column = np.unique(patient, return_inverse=True)
+    sums = np.stack([np.bincount(column, values, minlength=len(rows)) for values in columns])
+    step = max(1, CHUNK // max(1, len(rows)))
+    parts = [sums @ times[rows, i : i + step].astype(np.float64) for i in range(0, times.shape[1], step)]
+    return np.concatenate(parts, axis=1)
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, NaN where the whole is nothing."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(whole != 0, part / whole, np.nan)
+
+
 def mean_draws(value: np.ndarray, patient: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Mean of `value` (n,) in each draw: (draws,) float64, NaN where a draw has none of the patients."""
-    rows, column = np.unique(patient, return_inverse=True)
-    weights = times[rows].astype(np.float64)
-    total = np.bincount(column, value, minlength=len(rows)) @ weights
-    count = np.bincount(column, minlength=len(rows)) @ weights
-    with np.errstate(invalid="ignore"):
-        return np.asarray(total / count)
+    total, count = total_draws([value, np.ones(len(value))], patient, times)
+    return ratio(total, count)
 
 
 def interval(draws: np.ndarray) -> tuple[float, float]:
@@ -95,3 +132,12 @@ def _auroc(ups: csr_matrix, downs: csr_matrix, times: np.ndarray) -> np.ndarray:
     above = np.einsum("rd,rd->d", up, below)
     with np.errstate(invalid="ignore"):
         return np.asarray(above / (up.sum(axis=0, dtype=np.float64) * n_negative))
+
+
+def _auprc(ups: csr_matrix, downs: csr_matrix, times: np.ndarray) -> np.ndarray:
+    weights = times.astype(np.float32)
+    up, down = (ups @ weights).astype(np.float64), (downs @ weights).astype(np.float64)
+    true = np.cumsum(up, axis=0)
+    found = true + np.cumsum(down, axis=0)
+    np.divide(true, found, out=true, where=found > 0)  # the precision at each step
+    return ratio(np.einsum("rd,rd->d", up, true), up.sum(axis=0))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from anyecg_ray import metrics
+from anyecg_ray import figures, metrics
 from anyecg_ray.bootstrap import auroc_draws, interval, mean_draws
 from anyecg_ray.machine import cores
 from anyecg_ray.model import IndicatorCard
@@ -25,9 +25,8 @@ RIVALS = ("prevalence", "age_sex", "features", "compare", "first_window")
 """What the bundle is set against. first_window: an encounter judged by its earliest window alone."""
 
 FIGURES = (
-    *("auroc", "auroc_low", "auroc_high", "auprc", "sensitivity", "specificity", "ppv", "npv"),
-    *("brier", "calibration_error", "mae", "mae_low", "mae_high", "rmse", "pearson", "r2"),
-    *("bias", "limit_low", "limit_high"),
+    *(f"{name}{end}" for name in ("auroc", *figures.OF_CLASSES, *figures.OF_VALUES) for end in ("", "_low", "_high")),
+    *("limit_low", "limit_high"),
 )
 RIVAL_FIGURES = ("auroc", "auroc_low", "auroc_high", "auprc", "brier", "mae")
 
@@ -45,6 +44,7 @@ METRICS = pa.schema(
         # the bundle's AUROC less the rival's, of values the rival's MAE less the bundle's: above 0 the bundle is better
         *(pa.field(f"over_{r}{end}", pa.float64()) for r in RIVALS for end in ("", "_low", "_high")),
         pa.field("note", pa.string()),  # why there are no figures
+        pa.field("interval_note", pa.string()),  # which intervals of the bundle's figures say less than they seem to
     ]
 )
 
@@ -143,12 +143,11 @@ def _of_classes(
     for name, p in estimates.items():
         draws[name] = auroc_draws(p, positive, patient, times)
         low, high = interval(draws[name])
-        figures = {"auroc": metrics.auroc(p, positive), "auroc_low": low, "auroc_high": high}
-        figures |= {"auprc": metrics.auprc(p, positive), "brier": metrics.brier(p, positive)}
-        out |= _named(name, figures)
-    p = estimates["model"]
-    out |= metrics.decisions(p, positive, out["threshold"])._asdict()
-    out["calibration_error"] = metrics.calibration_error(p, positive)
+        told = {"auroc": metrics.auroc(p, positive), "auroc_low": low, "auroc_high": high}
+        if name != "model":
+            told |= {"auprc": metrics.auprc(p, positive), "brier": metrics.brier(p, positive)}
+        out |= _named(name, told)
+    out |= figures.of_classes(estimates["model"], positive, out["threshold"], patient, times)
     return out | _differences(out, draws, "auroc", 1.0)
 
 
@@ -166,14 +165,13 @@ def _of_values(
     for name, value in estimates.items():
         off = np.abs(value - measured)
         draws[name] = mean_draws(off, patient, times)
-        low, high = interval(draws[name])
-        figures = metrics.errors(value, measured)._asdict() if name == "model" else {"mae": float(off.mean())}
-        out |= _named(name, figures | ({"mae_low": low, "mae_high": high} if name == "model" else {}))
+        out |= _named(name, {"mae": float(off.mean())})
+    out |= figures.of_values(estimates["model"], measured, patient, times)
     return out | _differences(out, draws, "mae", -1.0)
 
 
-def _named(name: str, figures: Mapping[str, float]) -> dict[str, float]:
-    return {(k if name == "model" else f"{name}_{k}"): v for k, v in figures.items()}
+def _named(name: str, told: Mapping[str, float]) -> dict[str, float]:
+    return {(k if name == "model" else f"{name}_{k}"): v for k, v in told.items()}
 
 
 def _differences(out: Mapping[str, Any], draws: Mapping[str, np.ndarray], figure: str, sign: float) -> dict[str, float]:

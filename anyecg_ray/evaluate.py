@@ -1,7 +1,7 @@
 """How good a bundle is on patients that it has never seen, set against what is simple, and what could flatter it.
 
-Every figure has an interval from 1,000 draws of patients (not windows), the number of patients behind it, and none
-is given where there are too few. Thresholds and calibration are the bundle's own, fitted on validation data.
+Every figure of the bundle has an interval from 1,000 draws of patients (not windows), the number of patients behind it,
+and none is given where there are too few. Thresholds and calibration are the bundle's own, fitted on validation data.
 """
 
 import io

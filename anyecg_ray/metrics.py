@@ -71,13 +71,18 @@ def calibration_bins(probability: np.ndarray, positive: np.ndarray) -> np.ndarra
     """
     if not len(positive):
         return np.empty((0, 3))
-    p = np.asarray(probability, np.float64)
-    edges = np.unique(np.quantile(p, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]))
-    bin_of = np.searchsorted(edges, p, side="right")
+    p, bin_of = np.asarray(probability, np.float64), calibration_bin(probability)
     n = np.bincount(bin_of)
     used = n > 0
     total = np.bincount(bin_of, p), np.bincount(bin_of, positive)
     return np.column_stack([t[used] / n[used] for t in total] + [n[used]])
+
+
+def calibration_bin(probability: np.ndarray) -> np.ndarray:
+    """The bin of `calibration_bins` that each estimate is in, (n,) int from 0."""
+    p = np.asarray(probability, np.float64)
+    edges = np.unique(np.quantile(p, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]))
+    return np.searchsorted(edges, p, side="right")
 
 
 def calibration_error(probability: np.ndarray, positive: np.ndarray) -> float:
@@ -90,7 +95,7 @@ def decisions(probability: np.ndarray, positive: np.ndarray, threshold: float | 
     """Sensitivity, specificity and predictive values where `probability >= threshold` means abnormal."""
     if threshold is None:
         return Decisions(np.nan, np.nan, np.nan, np.nan)
-    flagged = probability >= np.float32(threshold)
+    flagged = is_flagged(probability, threshold)
     hit, false_alarm = int((flagged & positive).sum()), int((flagged & ~positive).sum())
     missed, spared = int((~flagged & positive).sum()), int((~flagged & ~positive).sum())
     return Decisions(
@@ -99,6 +104,11 @@ def decisions(probability: np.ndarray, positive: np.ndarray, threshold: float | 
         _ratio(hit, hit + false_alarm),
         _ratio(spared, spared + missed),
     )
+
+
+def is_flagged(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Whether the probability means abnormal, (n,) bool."""
+    return np.asarray(probability >= np.float32(threshold))  # estimates are float32, and the card's number is not
 
 
 def errors(estimate: np.ndarray, measured: np.ndarray) -> Errors:

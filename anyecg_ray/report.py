@@ -154,9 +154,31 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         if r.get("note"):
             body.append([_named(r), f'<span class="soft">{escape(r["note"])}</span>', sides, *["–"] * 8])
             continue
-        names = ("prevalence", "auprc", "sensitivity", "specificity", "ppv", "npv", "brier", "calibration_error")
-        body.append([_named(r), _interval(r, "auroc"), sides, *(_number(r.get(n)) for n in names)])
-    return _grid("Figures by indicator", heads, body) if body else ""
+        names = ("auprc", "sensitivity", "specificity", "ppv", "npv", "brier", "calibration_error")
+        told = (_below(r, n) for n in names)
+        body.append([_named(r), _interval(r, "auroc"), sides, _number(r.get("prevalence")), *told])
+    return _grid("Figures by indicator", heads, body) + _weak_intervals(rows) if body else ""
+
+
+def _below(row: Mapping[str, Any], name: str, digits: int = 2) -> str:
+    """A figure, and below it its interval, so that many fit side by side."""
+    if row.get(f"{name}_low") is None:
+        return _number(row.get(name), digits)
+    low, high = (f"{row[f'{name}_{end}']:.{digits}f}" for end in ("low", "high"))
+    return f'{row[name]:.{digits}f}<br><small class="soft">{low} to {high}</small>'
+
+
+def _weak_intervals(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which intervals say less than they seem to."""
+    told = "".join(f"<li>{_named(r)}: {escape(r['interval_note'])}</li>" for r in rows if r.get("interval_note"))
+    about = (
+        '<p class="soft">Below each figure its 95% interval over patients, and none where too many draws have no such figure. '
+        "An interval without width is no certainty: too few patients, or none whom the model gets wrong. The calibration "
+        "error of draws lies above that of all patients, the more the fewer they are."
+    )
+    return f"{about}</p>" + (
+        f"<details><summary>Intervals to be wary of</summary><ul>{told}</ul></details>" if told else ""
+    )
 
 
 def _values(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -176,7 +198,7 @@ def _values(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     body = [
         [_named(r), escape(r["note"]) if r.get("note") else _interval(r, "mae", 3), escape(r["unit"] or ""), f"{r['n_patients']:,}",
-         _number(r.get("rmse"), 3), _number(r.get("pearson")), _number(r.get("r2")), _number(r.get("bias"), 3),
+         _below(r, "rmse", 3), _below(r, "pearson"), _below(r, "r2"), _below(r, "bias", 3),
          f"{_number(r.get('limit_low'), 3)} to {_number(r.get('limit_high'), 3)}"]
         for r in mine
     ]  # fmt: skip

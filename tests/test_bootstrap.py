@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anyecg_ray import bootstrap
 
@@ -33,6 +33,21 @@ def test_each_draw_is_the_weighted_auroc(case, seed):
             assert found[draw] == pytest.approx(roc_auc_score(positive, score, sample_weight=weight), abs=1e-9)
 
 
+@given(clustered(), st.integers(0, 5))
+@settings(deadline=None, max_examples=150)
+def test_each_draw_is_the_weighted_average_precision(case, seed):
+    score, positive, patient, patients = case
+    times = bootstrap.multiplicities(patients, 5, seed)
+    found = bootstrap.auprc_draws(score, positive, patient, times)
+    for draw in range(5):
+        weight = times[patient, draw]
+        if not weight[positive].any():
+            assert np.isnan(found[draw])
+        else:
+            expected = average_precision_score(positive, score, sample_weight=weight)
+            assert found[draw] == pytest.approx(expected, abs=1e-9)
+
+
 @given(clustered())
 @settings(deadline=None)
 def test_every_draw_holds_as_many_patients_as_there_are(case):
@@ -58,8 +73,15 @@ def test_chunks_do_not_change_the_draws(monkeypatch):
     score, positive, patient = rng.random(500), rng.random(500) < 0.3, rng.integers(40, size=500)
     times = bootstrap.multiplicities(40, 33, 0)
     whole = bootstrap.auroc_draws(score, positive, patient, times)
+    precision, totals = (f(score, positive, patient, times) for f in (bootstrap.auprc_draws, _totals))
     monkeypatch.setattr(bootstrap, "CHUNK", 1)
     np.testing.assert_array_equal(bootstrap.auroc_draws(score, positive, patient, times), whole)
+    np.testing.assert_allclose(bootstrap.auprc_draws(score, positive, patient, times), precision)
+    np.testing.assert_allclose(_totals(score, positive, patient, times), totals)
+
+
+def _totals(score, positive, patient, times):
+    return bootstrap.total_draws([score, positive], patient, times)
 
 
 def test_means_are_weighted_and_empty_draws_have_none():
@@ -104,4 +126,5 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
 def test_nothing_in_nothing_out():
     empty = np.empty(0)
     times = bootstrap.multiplicities(0, 3, 0)
-    assert np.isnan(bootstrap.auroc_draws(empty, empty.astype(bool), empty.astype(int), times)).all()
+    for draws in (bootstrap.auroc_draws, bootstrap.auprc_draws):
+        assert np.isnan(draws(empty, empty.astype(bool), empty.astype(int), times)).all()

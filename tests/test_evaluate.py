@@ -66,6 +66,18 @@ def test_figures_are_those_of_the_test_patients_with_intervals(table, store, it)
     assert row.n_positive + row.n_negative == row.n
 
 
+def test_every_figure_has_an_interval(table, it):
+    row = table.loc["potassium_high", "window", "all"]
+    for name in ("auroc", "auprc", "sensitivity", "specificity", "ppv", "npv", "brier", "calibration_error"):
+        assert 0 <= row[f"{name}_low"] < row[f"{name}_high"] <= 1, name
+    value = table.loc["potassium_value", "window", "all"]
+    for name in ("mae", "rmse", "pearson", "r2", "bias"):
+        assert value[f"{name}_low"] < value[name] < value[f"{name}_high"], name
+    (told,) = [r for r in it.overall() if r["indicator"] == "potassium_high"]
+    low, high = told["specificity_low"], told["specificity_high"]
+    assert f"{low:.2f} to {high:.2f}</small>" in (Path(it.settings.out) / "report.html").read_text()
+
+
 def test_encounters_are_means_of_windows(table, it):
     row = table.loc["potassium_high", "encounter", "all"]
     assert (row.n, row.n_patients) == (60, 60)
