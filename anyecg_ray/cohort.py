@@ -97,12 +97,16 @@ class Cohort:
         self.recipe = weights.named_recipe(settings.recipe, tuple(settings.leads))
         self.source = Source(settings.manifest, records, self.recipe)
         self.counts: Counts = Counts()
+        self.shards, present = _shards(manifest, settings.manifest)
         people = _people(self.dataset, self.archive, settings)
+        found = _recorded(people, present, settings.people or self.archive)
+        # whom the table does not name the manifest may, and a patient is in one split
+        people = [
+            p if p.patient or who is None else p._replace(patient=who[1]) for p, who in zip(people, found, strict=True)
+        ]
         parts, self.split = splits.assign(people, settings.split, self.archive)
         self.clock: Clock = CLOCKS[self.dataset] if settings.align.clock == "auto" else settings.align.clock
-        self.shards, present = _shards(manifest, settings.manifest)
         self.described = _described(people)
-        found = _recorded(people, present, settings.people or self.archive)
         self.people = {who: _told(p, self.described) for who, p in zip(found, people, strict=True) if who}
         self.parts = {who: part for who, part in zip(found, parts, strict=True) if who and part}
         sex = {p.patient: p.sex for p in people if p.patient and p.sex}

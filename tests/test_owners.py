@@ -28,14 +28,18 @@ PATIENT = r"^(\w)/"
 ABC: list[Who] = [("1", "A"), ("1", "B"), ("1", "C")]
 
 
+def record(folder: Path, patient: str, visit: str) -> None:
+    place = folder / "records" / patient / visit
+    place.mkdir(parents=True)
+    (place / "ecg.hea").write_text("ecg 1 500 5000 10:00:00 01/01/2024\necg.dat 16 200/mV 16 0 0 0 0 II\n")
+    (place / "ecg.dat").write_bytes(np.zeros(5000, "<i2").tobytes())
+
+
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Records of visit 1 of three patients: headers only, a cohort reads no waveform."""
+    """Records of visit 1 of three patients, and two tables."""
     for patient in "ABC":
-        folder = tmp_path / "records" / patient / "1"
-        folder.mkdir(parents=True)
-        (folder / "ecg.hea").write_text("ecg 1 500 5000 10:00:00 01/01/2024\necg.dat 16 200/mV 16 0 0 0 0 II\n")
-        (folder / "ecg.dat").write_bytes(np.zeros(5000, "<i2").tobytes())
+        record(tmp_path, patient, "1")
     (tmp_path / "labs.csv").write_text(LABS)
     (tmp_path / "people.csv").write_text(PEOPLE)
     return tmp_path
@@ -72,6 +76,14 @@ def test_a_table_that_does_not_say_of_which_patient_is_refused_by_name(archive: 
     (archive / "labs.csv").write_text(LABS)
     (archive / "people.csv").write_text(PEOPLE.replace("\nA,1", "\n,1"))
     with pytest.raises(InputError, match=r"people\.csv: an encounter's id .*name the patient in every row"):
+        cohort(archive)
+
+
+def test_visits_of_nobody_named_are_of_the_manifest_s_patient_who_is_in_one_split(archive: Path) -> None:
+    for visit in "23":
+        record(archive, "A", visit)
+    (archive / "people.csv").write_text(f"{PEOPLE},2,30,F,train\n,3,30,F,test\n")
+    with pytest.raises(InputError, match="1 patients are in more than one split"):
         cohort(archive)
 
 
