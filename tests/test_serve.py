@@ -21,7 +21,7 @@ from bad_requests import GOOD, Bad, all_of_them, dat, header, upload
 from endpoint import INDICATORS, Endpoint, Upload, bundle, free_port, running
 from ray.serve.schema import ServeDeploySchema
 
-from anyecg_ray import keys, model, schema
+from anyecg_ray import hosting, keys, model, schema
 from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.backfill import Backfill, backfill
 from anyecg_ray.intake import Ecg
@@ -306,6 +306,14 @@ def test_a_path_or_method_that_is_not(server, method, path, status, code):
     assert (got.status_code, got.json()["code"]) == (status, code)
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/docs", "/v1/models", "/metrics"])
+def test_head_passes_serve_too(server, path):
+    with requests.Session() as session:  # one connection: an answer with a body would spoil the next
+        for method in ("HEAD", "GET", "HEAD"):
+            got = session.request(method, server.url + path, headers={"X-API-Key": server.key}, timeout=60)
+            assert (got.status_code, bool(got.content)) == (200, method == "GET")
+
+
 def test_keys(server, secrets):
     _, right, revoked = secrets
     cases = {None: (401, "no_key"), "anyecg_wrong": (401, "wrong_key"), revoked: (403, "revoked_key"),
@@ -429,6 +437,7 @@ def test_the_config_file_for_serve_deploy_is_one():
     (settings,) = inspect.signature(build).parameters.values()
     assert settings.annotation.model_validate(app.args).auth
     assert not given["logging_config"]["enable_access_log"]
+    assert given["http_options"]["request_timeout_s"] == hosting.LONGEST * Limits().timeout
 
 
 @pytest.mark.slow
