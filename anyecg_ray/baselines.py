@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from anyecg_ray import intervals
 from anyecg_ray.config import InputError, Settings
 from anyecg_ray.machine import cores
+from anyecg_ray.model import IndicatorCard
 
 NAMES = {
     "prevalence": "how common it is",
@@ -27,6 +28,9 @@ NAMES = {
 
 DEMOGRAPHICS = ("age", "sex")
 """Columns of the segment store that `age_sex` reads; `features` reads the samples alone."""
+
+READ_OUT = ("age_value", "age_low", "age_high", "sex_male")
+"""Indicators of which `age_sex` would read the answer, so that it is not fitted to them."""
 
 
 class Baselines(Settings):
@@ -79,8 +83,10 @@ class Fitted:
         return out
 
 
-def fit(train: Rows, values: Sequence[bool], settings: Baselines, columns: Sequence[str] = DEMOGRAPHICS) -> Fitted:
-    """Fit every baseline to every indicator. values: whether an indicator is a value; else it is a probability.
+def fit(
+    train: Rows, indicators: Sequence[IndicatorCard], settings: Baselines, columns: Sequence[str] = DEMOGRAPHICS
+) -> Fitted:
+    """Fit every baseline to every indicator, but for `age_sex` to READ_OUT.
 
     Raises InputError where a label is among `columns`.
     """
@@ -88,7 +94,10 @@ def fit(train: Rows, values: Sequence[bool], settings: Baselines, columns: Seque
     x = {"age_sex": demographics(train.age, train.sex), "features": train.measured}
     weight = 1 / np.bincount(train.encounter)[train.encounter] if len(train.encounter) else np.empty(0)
 
-    targets = [_Target(train.labels[:, k], value, train.patient, weight) for k, value in enumerate(values)]
+    targets = [
+        _Target(train.labels[:, k], i.direction == "value", train.patient, weight, i.key in READ_OUT)
+        for k, i in enumerate(indicators)
+    ]
     # a thread per indicator rather than several per fit: small fits spend their time waiting for each other
     with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
         warnings.simplefilter("ignore")  # a regression that stops at max_iter is good enough for a baseline
@@ -123,6 +132,7 @@ class _Target(NamedTuple):
     value: bool
     patient: np.ndarray
     weight: np.ndarray
+    read_out: bool
 
 
 def _fit_all(target: _Target, x: Mapping[str, np.ndarray], least: int) -> tuple[float, dict[str, Any]]:
@@ -131,10 +141,10 @@ def _fit_all(target: _Target, x: Mapping[str, np.ndarray], least: int) -> tuple[
     if not known.any():
         return np.nan, dict.fromkeys(x)
     y, weight = target.y[known], target.weight[known]
-    enough = _enough(y, target.patient[known], target.value, least)
-    models = {
-        n: _fit(_model(n, target.value), v[known], y, weight, target.value) if enough else None for n, v in x.items()
-    }
+    models: dict[str, Any] = dict.fromkeys(x)
+    if _enough(y, target.patient[known], target.value, least):
+        for name in x.keys() - ({"age_sex"} if target.read_out else set()):
+            models[name] = _fit(_model(name, target.value), x[name][known], y, weight, target.value)
     return float(np.average(y, weights=weight)), models
 
 

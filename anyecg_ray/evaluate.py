@@ -167,6 +167,7 @@ def _checks_before(card: SegmentsCard, bundle: Bundle, settings: Evaluate) -> li
     checks.append(leakage.trained_here(bundle.card, card.fingerprint, settings.split))
     values = [i for i in bundle.card.indicators if i.direction == "value" and i.key in {c.key for c in card.indicators}]
     train, judged = (_labels(settings.segments, split, values) for split in ("train", settings.split))
+    checks.append(leakage.read_out([i.key for i in card.indicators]))
     checks.append(leakage.scales(values, train, judged, settings.split))
     return checks
 
@@ -197,7 +198,7 @@ def _baselines(
     leads = card.recipe["leads"]
     batches = predictions.batches(settings.segments, "train", 512, indicators, len(leads))
     rows = predictions.training_rows(batches, indicators, leads, settings.baselines)
-    return baselines.fit(rows, [i.direction == "value" for i in indicators], settings.baselines), len(rows.age)
+    return baselines.fit(rows, indicators, settings.baselines), len(rows.age)
 
 
 def tiers(rows: Sequence[dict[str, Any]]) -> dict[str, int]:

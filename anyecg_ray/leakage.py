@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from anyecg_ray.baselines import READ_OUT
 from anyecg_ray.config import InputError
 from anyecg_ray.model import Card, IndicatorCard
 
@@ -70,6 +71,14 @@ _CHOSEN_ON = {
     "val": "epoch, calibration and thresholds were chosen on these patients, which flatters every figure",
 }
 """What makes a split's figures no judgement of new patients."""
+
+
+def read_out(keys: Iterable[str]) -> Check:
+    """That no simple model is given what it is to predict, and for which indicators one is missing for that reason."""
+    name, found = "No simple model reads its answer", [k for k in keys if k in READ_OUT]
+    if not found:
+        return Check(name, "passed", "they have age, sex and what a ruler measures on the ECG")
+    return Check(name, "passed", f"age and sex are not set against {', '.join(found)}, which they are")
 
 
 def scales(indicators: Sequence[IndicatorCard], train: np.ndarray, judged: np.ndarray, split: str) -> Check:
