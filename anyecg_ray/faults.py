@@ -48,6 +48,11 @@ _GONE: dict[type[Exception], str] = {
 }
 
 
+def _too_long(error: Exception) -> bool:
+    """No file can have such a name."""
+    return getattr(error, "errno", None) == errno.ENAMETOOLONG
+
+
 def status_of(error: StorageError) -> Status:
     """What becomes of a span whose signals met this. A refusal passes too: once the credentials are mended."""
     return Status.TRANSIENT if isinstance(error, (TransientError, RefusedError)) else Status.MISSING_SIGNAL
@@ -57,7 +62,7 @@ def explain(error: Exception, uri: str) -> StorageError:
     """The storage library's exception as one of ours, with the location and the mend."""
     if isinstance(error, StorageError):
         return error
-    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)) or _too_long(error):
         return MissingObject(f"{uri}: {_GONE.get(type(error), 'not there')}")
     local = uri.rpartition("://")[0] in ("", "file")
     name, text = type(error).__name__, " ".join(str(getattr(error, "strerror", None) or error).split())[:200]

@@ -4,7 +4,6 @@ A location is taken apart before it is used. There is no way up, no other scheme
 so that nobody can make the server read its own keys, or a cloud's metadata address.
 """
 
-import errno
 import os
 import re
 from collections.abc import Sequence
@@ -114,24 +113,19 @@ def _fetched(ranges: Sequence[Range]) -> list[bytes | None]:
     """The bytes of each; None where an object is not there. Raises Problem (502, 503) where storage fails."""
     found = storage.read_ranges(ranges)
     for got in found:
-        if isinstance(got, StorageError) and not _gone(got):
+        if isinstance(got, StorageError) and not isinstance(got, MissingObject):
             raise _explained(got)
     return [got if isinstance(got, bytes) else None for got in found]
 
 
 def _explained(error: StorageError) -> Problem:
-    if _gone(error):
+    if isinstance(error, MissingObject):
         return _missing()
     if isinstance(error, TransientError):
         return busy("the storage of the records does not answer", 5)
     # which credentials are missing is for the server's keeper, and stands in no answer
     detail, mend = "the storage of the records refuses this server", "tell whoever runs this server"
     return Problem(502, "storage_refused", detail, mend, "record")
-
-
-def _gone(error: StorageError) -> bool:
-    """Whether the object is not there, or has a name that no file can have."""
-    return isinstance(error, MissingObject) or error.reason == os.strerror(errno.ENAMETOOLONG)
 
 
 def _missing() -> Problem:
