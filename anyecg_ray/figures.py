@@ -81,7 +81,7 @@ def with_intervals(told: Mapping[str, float], draws: Mapping[str, np.ndarray]) -
         out[f"{name}_low"], out[f"{name}_high"] = low, high = interval(drawn)
         missing = int(np.isnan(drawn).sum())
         if low == high:
-            notes.append(f"{name.replace('_', ' ')}: the same in every draw")
+            notes.append(f"{name.replace('_', ' ')}: the same in nearly every draw")
         elif missing:
             notes.append(f"{name.replace('_', ' ')}: none in {missing:,} of {len(drawn):,} draws")
     return out | {"interval_note": "; ".join(notes) or None}

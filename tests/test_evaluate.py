@@ -68,8 +68,9 @@ def test_figures_are_those_of_the_test_patients_with_intervals(table, store, it)
 
 def test_every_figure_has_an_interval(table, it):
     row = table.loc["potassium_high", "window", "all"]
-    for name in ("auroc", "auprc", "sensitivity", "specificity", "ppv", "npv", "brier", "calibration_error"):
-        assert 0 <= row[f"{name}_low"] < row[f"{name}_high"] <= 1, name
+    for name in ("auroc", "auprc", "sensitivity", "specificity", "ppv", "npv", "brier"):
+        assert 0 <= row[f"{name}_low"] <= row[name] <= row[f"{name}_high"] <= 1, name
+    assert 0 < row.calibration_error_low < row.calibration_error_high < 1
     value = table.loc["potassium_value", "window", "all"]
     for name in ("mae", "rmse", "pearson", "r2", "bias"):
         assert value[f"{name}_low"] < value[name] < value[f"{name}_high"], name

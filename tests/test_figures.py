@@ -76,7 +76,7 @@ def test_draws_that_cannot_tell_are_noted():
     positive, patient, times = p > 0.5, np.arange(40), bootstrap.multiplicities(40, 400, 0)
     perfect = figures.of_classes(p, positive, 0.5, patient, times)
     assert perfect["sensitivity"] == perfect["sensitivity_low"] == perfect["sensitivity_high"] == 1
-    assert "sensitivity: the same in every draw" in perfect["interval_note"]
+    assert "sensitivity: the same in nearly every draw" in perfect["interval_note"]
     few = figures.of_classes(p, positive, 0.99, patient, times)  # one estimate is flagged: a third of the draws lack it
     assert np.isnan(few["ppv_low"])
     assert "ppv: none in" in few["interval_note"]
