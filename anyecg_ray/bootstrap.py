@@ -8,7 +8,7 @@ negatives matter. The counts of each run by patient are a sparse matrix; times t
 weight of each run in each draw, and a cumulative sum over runs gives the negatives below each positive.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -36,15 +36,7 @@ def auroc_draws(score: np.ndarray, positive: np.ndarray, patient: np.ndarray, ti
     score (n,) float; positive (n,) bool; patient (n,) int, a row of `times` (patients, draws).
     Returns (draws,) float64, NaN for a draw that lacks one of the classes.
     """
-    if not len(score):
-        return np.full(times.shape[1], np.nan)
-    rows, column = np.unique(patient, return_inverse=True)
-    run = runs(score, positive)
-    ups = _by_patient(run, column, positive, len(rows))
-    downs = _by_patient(run, column, ~positive, len(rows))
-    step = max(1, CHUNK // (ups.shape[0] + len(rows)))
-    parts = [_auroc(ups, downs, times[rows, i : i + step]) for i in range(0, times.shape[1], step)]
-    return np.concatenate(parts)
+    return _drawn(_auroc, runs(score, positive), positive, patient, times)
 
 
 def runs(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
@@ -65,15 +57,7 @@ def runs(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
 
 def auprc_draws(score: np.ndarray, positive: np.ndarray, patient: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Average precision in each draw, as `metrics.auprc` and `auroc_draws`: (draws,) float64, NaN without positives."""
-    if not len(score):
-        return np.full(times.shape[1], np.nan)
-    rows, column = np.unique(patient, return_inverse=True)
-    run = _steps(score, positive)
-    ups = _by_patient(run, column, positive, len(rows))
-    downs = _by_patient(run, column, ~positive, len(rows))
-    step = max(1, CHUNK // (ups.shape[0] + len(rows)))
-    parts = [_auprc(ups, downs, times[rows, i : i + step]) for i in range(0, times.shape[1], step)]
-    return np.concatenate(parts)
+    return _drawn(_auprc, _steps(score, positive), positive, patient, times)
 
 
 def _steps(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
@@ -115,6 +99,19 @@ def interval(draws: np.ndarray) -> tuple[float, float]:
         return np.nan, np.nan
     low, high = np.quantile(told, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _drawn(
+    figure: Callable[[csr_matrix, csr_matrix, np.ndarray], np.ndarray],
+    run: np.ndarray, positive: np.ndarray, patient: np.ndarray, times: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """A figure of the positives and negatives in each run, (n,) int each, in each draw: (draws,)."""
+    if not len(run):
+        return np.full(times.shape[1], np.nan)
+    rows, column = np.unique(patient, return_inverse=True)
+    ups, downs = (_by_patient(run, column, among, len(rows)) for among in (positive, ~positive))
+    step = max(1, CHUNK // (ups.shape[0] + len(rows)))
+    return np.concatenate([figure(ups, downs, times[rows, i : i + step]) for i in range(0, times.shape[1], step)])
 
 
 def _by_patient(run: np.ndarray, column: np.ndarray, among: np.ndarray, patients: int) -> csr_matrix:
