@@ -89,8 +89,8 @@ def demo(settings: Demo) -> None:
 def _page(rows: pd.DataFrame, counts: Counter[str], drawn: str | None) -> str:
     """The strip, the table's head, the counts, and the way to the report."""
     css = (resources.files("anyecg_ray") / "report.css").read_text()
-    head = rows[SHOWN].head(9).astype(str)
-    rows_of_cells = ("".join(f"<td>{escape(str(v))}</td>" for v in row) for row in head.itertuples(index=False))
+    head = rows[SHOWN].head(9).astype({"probability": float}).itertuples(index=False)
+    rows_of_cells = ("".join(f"<td>{escape(_told(v))}</td>" for v in row) for row in head)
     cells = "".join(f"<tr>{row}</tr>" for row in rows_of_cells)
     names = "".join(f'<th scope="col">{escape(c)}</th>' for c in SHOWN)
     told = "".join(f"<li><b>{n:,}</b>{escape(status)}</li>" for status, n in counts.most_common())
@@ -108,6 +108,16 @@ def _page(rows: pd.DataFrame, counts: Counter[str], drawn: str | None) -> str:
         f'<h2>The table of estimates</h2><div class="wide" tabindex="0"><table><thead><tr>{names}</tr></thead>'
         f"<tbody>{cells}</tbody></table></div></main></body></html>\n"
     )
+
+
+def _told(value: object) -> str:
+    match value:
+        case float():
+            return f"{value:.3f}"
+        case np.ndarray():
+            return ", ".join(value)
+        case _:
+            return str(value)
 
 
 def picture(settings: Demo, rows: pd.DataFrame) -> str | None:
