@@ -3,13 +3,12 @@
 import gzip
 from datetime import UTC, date, datetime
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from anyecg_ray import tables
+from anyecg_ray import storage, tables
 from anyecg_ray.config import InputError
 from anyecg_ray.schema import TIME
 
@@ -26,13 +25,13 @@ def test_columns_come_by_name_and_in_order(tmp_path):
     assert table.to_pylist() == [{"c": "3", "b": "x", "d": None}, {"c": "6", "b": None, "d": None}]
 
 
-def test_gzip_parquet_and_other_storage_give_the_same(tmp_path):
+def test_gzip_parquet_and_a_bucket_give_the_same(tmp_path, s3):
     text = "a,b\n1,x\n2,y\n"
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(text.encode()))
     pq.write_table(pa.table({"a": ["1", "2"], "b": ["x", "y"]}), tmp_path / "t.parquet")
-    fsspec.filesystem("memory").pipe_file("/tables/t.csv", text.encode())
+    storage.write_atomic(f"{s3}/t.csv", text.encode())
     expected = [{"a": "1", "b": "x"}, {"a": "2", "b": "y"}]
-    for uri in (tmp_path / "t.csv.gz", tmp_path / "t.parquet", "memory://tables/t.csv"):
+    for uri in (tmp_path / "t.csv.gz", tmp_path / "t.parquet", f"{s3}/t.csv"):
         assert whole(uri, ("a", "b")).to_pylist() == expected
 
 
