@@ -76,7 +76,7 @@ def differences(rows, expected):
     return np.abs(wide.to_numpy() - np.stack([expected[record] for record in wide.index]))
 
 
-@pytest.mark.parametrize("leads", [1, 12])
+@pytest.mark.parametrize("leads", [1, pytest.param(12, marks=pytest.mark.slow)])
 def test_float32_is_the_authors_way(archive, expected, spans, bundle, leads, tmp_path, on_ray):
     rows, starts, by = scored(spans, bundle(leads), tmp_path, precision="float32")
     assert by[0].endswith("float32")

@@ -114,6 +114,7 @@ def test_the_same_command_has_nothing_left_to_learn(trained, store, capsys):
     assert time.monotonic() - started < 120
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_model(trained, store, tmp_path):
     again = train(settings(store, tmp_path))
     assert again.card.weights_sha256 == trained[0].card.weights_sha256
