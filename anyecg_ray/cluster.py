@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,14 +54,19 @@ def connected() -> Iterator[None]:
         _wait_for_ray_data()
         # another thread of it never ends; what it may have to say of a Ray that is gone is for nobody
         logging.getLogger(PREFETCHER).setLevel(logging.CRITICAL)
-        threading.excepthook = _unless_ray_is_gone
+        threading.excepthook = _unless_ray_is_gone(threading.__excepthook__)
+        sys.unraisablehook = _unless_ray_is_gone(sys.__unraisablehook__)
         ray.shutdown()
 
 
-def _unless_ray_is_gone(told: threading.ExceptHookArgs) -> None:
-    """What a thread says that did not end in time, on a busy machine."""
-    if not isinstance(told.exc_value, ray.exceptions.RaySystemError):
-        threading.__excepthook__(told)
+def _unless_ray_is_gone(tell: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Of a thread that did not end in time, on a busy machine, and of an object that is collected later."""
+
+    def told(error: Any) -> None:
+        if not isinstance(error.exc_value, ray.exceptions.RaySystemError):
+            tell(error)
+
+    return told
 
 
 def _wait_for_ray_data() -> None:
