@@ -58,7 +58,7 @@ def _platt(logits: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> Cali
 
     def loss(line: np.ndarray) -> tuple[float, np.ndarray]:
         at = line[0] * z + line[1]
-        off = share * (0.5 + 0.5 * np.tanh(0.5 * at) - target)
+        off = share * (calibrated(at, None) - target)
         return float(share @ (np.logaddexp(0, at) - target * at)), np.array([off @ z, off.sum()])
 
     found = minimize(

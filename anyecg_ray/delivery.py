@@ -79,7 +79,6 @@ class Delivery:
         self._ledger, self._warehouse, self._card, self._every, self._lease = ledger, warehouse, card, every, lease
         self._granularity: Granularity = ledger.job["granularity"]
         self._log = storage.join(ledger.delivered, warehouse.name)
-        self._number = 0
         self._is_at(warehouse.version(ledger.job["id"]))
         self.sent: dict[str, int] = self._read_log()
         self._waiting: dict[str, _Shard] = {}
