@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import ray
@@ -54,9 +55,14 @@ def connected() -> Iterator[None]:
         _wait_for_ray_data()
         # another thread of it never ends; what it may have to say of a Ray that is gone is for nobody
         logging.getLogger(PREFETCHER).setLevel(logging.CRITICAL)
-        threading.excepthook = _unless_ray_is_gone(threading.__excepthook__)
-        sys.unraisablehook = _unless_ray_is_gone(sys.__unraisablehook__)
+        _hush_what_comes_late()
         ray.shutdown()
+
+
+@lru_cache  # once in a process, around whatever hooks there are: a notebook or a test runner has its own
+def _hush_what_comes_late() -> None:
+    threading.excepthook = _unless_ray_is_gone(threading.excepthook)
+    sys.unraisablehook = _unless_ray_is_gone(sys.unraisablehook)
 
 
 def _unless_ray_is_gone(tell: Callable[[Any], object]) -> Callable[[Any], None]:
