@@ -5,9 +5,20 @@ in an archive the location may tell whose it is, and so may what a library says.
 """
 
 import errno
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from anyecg_ray.config import InputError
 from anyecg_ray.schema import Status
+
+T = TypeVar("T")
+
+ATTEMPTS = 3
+"""Tries of one action before a passing fault counts as one that stayed; waits of 0.2 and 0.4 s between.
+
+Each is up to four requests, with botocore's own back-off between them: a busy bucket gets some ten seconds.
+"""
 
 PASSING = frozenset(
     {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -78,6 +89,19 @@ def explain(error: Exception, uri: str) -> StorageError:
     if (local and not passing) or _is_final(error):
         return _because(StorageError(f"{uri}: {text}"), kind)
     return _because(TransientError(f"{uri}: storage failed ({name}: {text})"), f"storage failed ({kind})")
+
+
+def retried(action: Callable[[], T], uri: str) -> T:
+    """`action()`, tried again while it fails in a way that may pass. Raises StorageError."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return action()
+        except Exception as error:
+            told = explain(error, uri)
+            if not isinstance(told, TransientError) or attempt == ATTEMPTS - 1:
+                raise told from None
+            time.sleep(0.2 * 2**attempt)
+    raise AssertionError("unreachable")
 
 
 def below(error: StorageError, uri: str) -> StorageError:

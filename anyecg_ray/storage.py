@@ -1,43 +1,30 @@
 """The one place for locations: a folder and `s3://bucket/prefix` behave alike everywhere else.
 
-Reads come as ranges, many at a time, because an archive is millions of small objects. Writes are
-atomic: a reader sees the old object, the new one, or none, never half of one. Endpoint and
-credentials come from the `AWS_*` environment, as in every AWS tool. What lies in a zip is read there (zips.py).
+Reads come as ranges, many at a time, because an archive is millions of small objects. Writes are atomic (atomic.py).
+Endpoint and credentials come from the `AWS_*` environment, as in every AWS tool. What lies in a zip is read there
+(zips.py).
 """
 
 import os
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import IO, Any, NamedTuple, TypeVar, cast
-
-import fsspec
+from typing import IO, Any, NamedTuple, cast
 
 from anyecg_ray import zips
-from anyecg_ray.faults import MissingObject, RefusedError, StorageError, TransientError, explain
+from anyecg_ray.atomic import atomic_output, check_writable, write_atomic
+from anyecg_ray.faults import ATTEMPTS, MissingObject, RefusedError, StorageError, TransientError, explain, retried
 from anyecg_ray.locations import absolute, filesystem, forget_clients, is_local, join
 
 __all__ = [
-    "MissingObject", "RefusedError", "StorageError", "TransientError",
-    "absolute", "filesystem", "forget_clients", "is_local", "join",
+    "MissingObject", "RefusedError", "StorageError", "TransientError", "absolute", "atomic_output", "check_writable",
+    "filesystem", "forget_clients", "is_local", "join", "retried", "write_atomic",
 ]  # fmt: skip
-
-T = TypeVar("T")
-
-ATTEMPTS = 3
-"""Tries of one action before a passing fault counts as one that stayed; waits of 0.2 and 0.4 s between.
-
-Each is up to four requests, with botocore's own back-off between them: a busy bucket gets some ten seconds.
-"""
 
 LOCAL_THREADS = 16
 """Local files that are read, and objects whose sizes are asked for, at once."""
-
-UPLOAD_PART = 16 << 20
-"""Bytes of one part of an upload, and of the buffer behind it; S3 takes 10,000 of them."""
 
 
 class Range(NamedTuple):
@@ -46,19 +33,6 @@ class Range(NamedTuple):
     uri: str
     offset: int = 0
     length: int | None = None
-
-
-def retried(action: Callable[[], T], uri: str) -> T:
-    """`action()`, tried again while it fails in a way that may pass. Raises StorageError."""
-    for attempt in range(ATTEMPTS):
-        try:
-            return action()
-        except Exception as error:
-            told = explain(error, uri)
-            if not isinstance(told, TransientError) or attempt == ATTEMPTS - 1:
-                raise told from None
-            time.sleep(0.2 * 2**attempt)
-    raise AssertionError("unreachable")
 
 
 def read_bytes(uri: str) -> bytes:
@@ -237,118 +211,6 @@ def open_input(uri: str, cache: str = "readahead") -> Iterator[IO[bytes]]:
     file = retried(lambda: fs.open(path, "rb", **options), uri)
     with file:
         yield file
-
-
-@contextmanager
-def atomic_output(uri: str) -> Iterator[IO[bytes]]:
-    """A binary file that appears at `uri` once the block ends, and not at all where it raises.
-
-    On disk that is a rename of a file beside it; an S3 upload becomes visible when it completes.
-    Raises StorageError where it cannot be written.
-    """
-    fs, path = filesystem(uri)
-    local = is_local(uri)
-    path = _real(uri) if local else path
-    target = _beside(path) if local else path
-    file = _opened(fs, target, uri)
-    try:
-        yield file
-        if local:
-            file.flush()
-            os.fsync(file.fileno())
-        file.close()
-        if local:
-            os.replace(target, path)
-    except BaseException as error:
-        _discard(file, target if local else None)
-        if isinstance(error, OSError):
-            raise _unwritable(error, uri) from None
-        raise
-
-
-def _beside(path: str) -> str:
-    """A name in the same folder for what is not yet whole; readers of folders pass over names that begin with a dot."""
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}.tmp")
-
-
-def _real(uri: str) -> str:
-    """Where a file on disk goes: the end of a link, and never in the place of a folder or a device."""
-    path = os.path.realpath(filesystem(uri)[1])
-    if os.path.isdir(path):
-        raise StorageError(f"cannot write to {uri}: it is a folder; name a file in it")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise StorageError(f"cannot write to {uri}: it is no regular file")
-    return path
-
-
-def _opened(fs: fsspec.AbstractFileSystem, target: str, uri: str) -> Any:
-    try:
-        if not is_local(uri):
-            return fs.open(target, "wb", block_size=UPLOAD_PART)
-        fs.makedirs(os.path.dirname(target), exist_ok=True)
-        return fs.open(target, "wb")
-    except Exception as error:
-        raise _unwritable(error, uri) from None
-
-
-def check_writable(uri: str) -> None:
-    """Raise StorageError where no object could be written at `uri`; leaves nothing behind.
-
-    For jobs that write only at their end, hours later.
-    """
-    fs, path = filesystem(uri)
-    if is_local(uri):
-        target = _beside(_real(uri))
-        _discard(_opened(fs, target, uri), target)
-        return
-    bucket, key, _ = fs.split_path(path)
-    try:
-        upload = retried(lambda: fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key), uri)
-    except Exception as error:
-        raise _unwritable(error, uri) from None
-    try:
-        fs.abort_mpu(bucket, key, upload["UploadId"])
-    except Exception:
-        pass  # who may write need not be allowed to abort
-
-
-def _unwritable(error: Exception, uri: str) -> StorageError:
-    told = explain(error, uri)
-    if isinstance(told, MissingObject):
-        return StorageError(f"cannot write to {uri}: the bucket or the folder is not there")
-    return type(told)(f"cannot write to {told}")
-
-
-def _discard(file: Any, temporary: str | None) -> None:
-    """Drop what was written: abort the upload, or remove the temporary file."""
-    try:
-        if temporary is None:
-            file.discard()
-        else:
-            file.close()
-    except Exception:
-        pass  # nothing was begun; what counts is the error that led here
-    if temporary is None:
-        file.closed = True  # else the upload would be finished when the file object is collected
-    else:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass
-
-
-def write_atomic(uri: str, data: bytes) -> None:
-    """Write one object so that a reader sees all of it or none. Raises StorageError."""
-    if is_local(uri):
-        with atomic_output(uri) as file:
-            file.write(data)
-        return
-    fs, path = filesystem(uri)
-    try:
-        retried(lambda: fs.pipe_file(path, data), uri)
-    except StorageError as error:
-        raise _unwritable(error, uri) from None
 
 
 def remove(uri: str) -> None:
