@@ -21,19 +21,19 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
-from anyecg_ray import __version__, describing, estimating, example, fhir
-from anyecg_ray.counting import Counts
+from anyecg_ray import __version__, estimating, example, fhir, openapi
+from anyecg_ray.estimate_rows import Granularity
 from anyecg_ray.estimating import Served
-from anyecg_ray.forms import Intake
 from anyecg_ray.guard import Guard, respond
-from anyecg_ray.intake import Ecg
+from anyecg_ray.http_problems import Problem, of_any
 from anyecg_ray.keys import Gate
 from anyecg_ray.limits import Limits, Rates, in_time
 from anyecg_ray.messages import DISCLAIMER, Answer, BatchAnswer, Item, Model, Models, State
 from anyecg_ray.model import Card
-from anyecg_ray.problems import Problem, of_any
-from anyecg_ray.publish import Granularity
 from anyecg_ray.recipe import Recipe
+from anyecg_ray.request_body import Intake
+from anyecg_ray.request_ecg import Ecg
+from anyecg_ray.request_metrics import Counts
 
 FHIR = "application/fhir+json"
 
@@ -64,8 +64,8 @@ class Service:
 def create(service: Service) -> Guard:
     """The app, with what every request passes around it."""
     app = FastAPI(
-        title="anyecg", version=__version__, description=describing.ABOUT, docs_url=None, redoc_url=None,
-        responses=describing.PROBLEMS,
+        title="anyecg", version=__version__, description=openapi.ABOUT, docs_url=None, redoc_url=None,
+        responses=openapi.PROBLEMS,
     )  # fmt: skip
     app.router.redirect_slashes = False
     rates = Rates(service.limits.rate)
@@ -76,14 +76,14 @@ def create(service: Service) -> Guard:
     _pages(app)
     for kind in (Problem, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _problem)
-    app.openapi = lambda: describing.openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: openapi.openapi(app)  # type: ignore[method-assign]
     return Guard(app, service.gate, service.intake.admission, rates, service.counts)
 
 
 def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
-    told: dict[str, Any] = {"responses": describing.OF_ESTIMATES, "tags": ["estimates"]}
+    told: dict[str, Any] = {"responses": openapi.OF_ESTIMATES, "tags": ["estimates"]}
 
-    @app.post("/v1/estimates", response_model=Answer, openapi_extra=describing.ONE, **told)
+    @app.post("/v1/estimates", response_model=Answer, openapi_extra=openapi.ONE, **told)
     async def estimates(
         request: Request, model: str | None = None, granularity: Granularity = "span", strip: bool = False
     ) -> Response:
@@ -97,7 +97,7 @@ def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
             drawn = await service.intake.run(lambda: estimating.strip(ecg, scored.card)) if strip else None
             return _json(estimating.answer(request.state.id, scored, granularity, drawn))
 
-    @app.post("/v1/estimates:batch", response_model=BatchAnswer, openapi_extra=describing.SEVERAL, **told)
+    @app.post("/v1/estimates:batch", response_model=BatchAnswer, openapi_extra=openapi.SEVERAL, **told)
     async def batch(request: Request, model: str | None = None, granularity: Granularity = "span") -> Response:
         """Estimate from several ECGs; each has its own status."""
         _only(request, "model", "granularity")
@@ -149,7 +149,7 @@ def _models(app: FastAPI, service: Service) -> None:
         """The models that this server has; the first is the one that a request gets that names none."""
         return Models(models=[_told(served.card, i == 0) for i, served in enumerate(service.models())])
 
-    @app.get("/v1/models/{name}", response_model=Card, tags=["models"], responses=describing.NO_MODEL)
+    @app.get("/v1/models/{name}", response_model=Card, tags=["models"], responses=openapi.NO_MODEL)
     async def card(name: str) -> Card:
         """A model's card; `name` may be `name@version`."""
         return _named(service, name).card
@@ -188,12 +188,12 @@ def _examples(app: FastAPI) -> None:
 
 
 def _health(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz", response_model=State, tags=["server"], openapi_extra=describing.OPEN_TO_ALL)
+    @app.get("/healthz", response_model=State, tags=["server"], openapi_extra=openapi.OPEN_TO_ALL)
     async def healthy() -> State:
         """Whether the process is up."""
         return State(status="ok")
 
-    @app.get("/readyz", response_model=State, tags=["server"], openapi_extra=describing.OPEN_TO_ALL)
+    @app.get("/readyz", response_model=State, tags=["server"], openapi_extra=openapi.OPEN_TO_ALL)
     async def ready(response: Response) -> State:
         """Whether every model answers; 503 where one does not, and where the server is ending."""
         service.intake.admission.check_open()

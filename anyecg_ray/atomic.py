@@ -11,8 +11,8 @@ from typing import IO, Any
 
 import fsspec
 
-from anyecg_ray.faults import MissingObject, StorageError, explain, retried
 from anyecg_ray.locations import filesystem, is_local
+from anyecg_ray.storage_errors import MissingObject, StorageError, explain, retried
 
 UPLOAD_PART = 16 << 20
 """Bytes of one part of an upload, and of the buffer behind it; S3 takes 10,000 of them."""

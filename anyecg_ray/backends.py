@@ -17,10 +17,10 @@ from anyecg_ray import cache, model
 from anyecg_ray.config import InputError, JobError, Settings
 from anyecg_ray.machine import cores, instructions, may_have_gpu
 from anyecg_ray.model import Bundle
+from anyecg_ray.net1d_sizes import Shape
 from anyecg_ray.openvino_graph import LEARNT, TRACE, Made, openvino_core
 from anyecg_ray.pulses import Drawn, pulses
 from anyecg_ray.runners import Network, OnOpenVINO, on_cuda, on_torch
-from anyecg_ray.sizes import Shape
 
 CLOSE, WRONG = 0.003, 0.05
 """Mean difference in probability from PyTorch's float32 up to which bfloat16 and int8 are taken (trained networks: a

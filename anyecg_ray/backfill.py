@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from anyecg_ray import index_table, index_times, schema, storage, telemetry
+from anyecg_ray import cohort_table, schema, storage, telemetry
 from anyecg_ray.backends import Compute
+from anyecg_ray.cohort import IndexTimes, Window
 from anyecg_ray.config import InputError, JobError, Location, fingerprint
 from anyecg_ray.delivery import Delivery
-from anyecg_ray.index_times import IndexTimes
+from anyecg_ray.estimate_rows import Granularity
 from anyecg_ray.lease import Lease
 from anyecg_ray.ledger import Ledger
 from anyecg_ray.manifest import ManifestFile, open_manifest, read_rows
@@ -28,7 +29,6 @@ from anyecg_ray.model import Card, load
 from anyecg_ray.predict import Predict, Shard, Source
 from anyecg_ray.preprocess import Recipe
 from anyecg_ray.progress import Progress
-from anyecg_ray.publish import Granularity
 from anyecg_ray.schema import Status
 from anyecg_ray.scoring import Run, Watch, scored
 from anyecg_ray.warehouses import Sink, opened, told
@@ -62,7 +62,7 @@ class Backfill(Compute):
     cohort: Location | None = None
     """Score only the ECGs of this table (CSV, Parquet): patient_id, encounter_id, index_time, columns of your own."""
 
-    window: index_times.Window = index_times.Window()
+    window: Window = Window()
     """With `cohort`: which ECGs belong to an index time."""
 
     granularity: Granularity = "span"
@@ -85,7 +85,7 @@ class Backfill(Compute):
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:
-        if self.cohort is None and self.window != index_times.Window():
+        if self.cohort is None and self.window != Window():
             raise InputError("setting window: is around the index times of a cohort; give --cohort too")
         return self
 
@@ -120,7 +120,7 @@ def backfill(settings: Backfill, watch: Watch = iter) -> Counter[str]:
         counts = ledger.counts()
         ledger.save_tally()
         if cohort:
-            index_table.write(cohort, ledger, card, settings.out)
+            cohort_table.write(cohort, ledger, card, settings.out)
         _report(counts, run, f"estimates: {warehouse.where}\nstaging:   {ledger.staging}")
         _check_errors(counts, settings.max_error_rate)
     return counts

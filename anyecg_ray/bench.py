@@ -3,7 +3,7 @@
 Every rate is of steady state. End to end is the very pipeline of `anyecg backfill`, its commits included, from the
 moment a fifth of the windows has come, when all queues are full. The model alone is fed windows from memory, in turns
 with the pipeline, which stands still meanwhile: what else a shared machine does then slows both alike. `published` is
-how ECGFounder's own code does it (published.py). The same records go through all of them, from the page cache.
+how ECGFounder's own code does it (bench_ecgfounder.py). The same records go through all of them, from the page cache.
 """
 
 import json
@@ -20,13 +20,13 @@ from pydantic_settings import CliPositionalArg
 
 from anyecg_ray import (
     bench_backfill,
+    bench_ecgfounder,
     bench_growth,
     bench_resume,
     bench_serve,
     bench_stages,
     bench_table,
     bench_train,
-    published,
     storage,
 )
 from anyecg_ray.backends import Compute
@@ -36,7 +36,7 @@ from anyecg_ray.bench_setup import Setup, decoded
 from anyecg_ray.config import InputError, Location
 from anyecg_ray.machine import cores
 from anyecg_ray.predict import Predict, Source
-from anyecg_ray.sampling import Sampled, sampled
+from anyecg_ray.resource_usage import Sampled, sampled
 from anyecg_ray.warehouses import Kind
 from anyecg_ray.warehouses.addresses import holds_secret
 
@@ -250,7 +250,7 @@ def _published(setup: Setup) -> dict[int, float]:
         return {}
     for batch in setup.settings.published_batches:
         some = np.resize(strips, batch * max(3, -(-PUBLISHED_WINDOWS // batch))).tolist()
-        found[batch] = published.windows_per_s(setup.bundle, some, batch, cores())
+        found[batch] = bench_ecgfounder.windows_per_s(setup.bundle, some, batch, cores())
     return found
 
 

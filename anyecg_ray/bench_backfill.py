@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from anyecg_ray import cluster, schema
 from anyecg_ray.backfill import Backfill, backfill, plan
 from anyecg_ray.bench_marks import Marks
+from anyecg_ray.estimate_rows import publishable
 from anyecg_ray.model import load
 from anyecg_ray.predict import Source
-from anyecg_ray.publish import publishable
 from anyecg_ray.scoring import scored
 from anyecg_ray.warehouses import Kind, Sink, opened
 

@@ -16,7 +16,7 @@ from anyecg_ray.backfill import Backfill, claimed, plan
 from anyecg_ray.ledger import Ledger
 from anyecg_ray.manifest import open_manifest
 from anyecg_ray.model import load_card
-from anyecg_ray.sampling import all_mb
+from anyecg_ray.resource_usage import all_mb
 from anyecg_ray.warehouses import opened
 from anyecg_ray.warehouses.parquet import DELIVERED
 

@@ -28,7 +28,7 @@ import wfdb
 from anyecg_ray.backends import Compute
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.record import Record
-from anyecg_ray.sampling import all_mb
+from anyecg_ray.resource_usage import all_mb
 
 START_S = 180.0
 """For so long the endpoint may start."""

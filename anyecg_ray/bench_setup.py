@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from anyecg_ray import published, storage, weights, zips
+from anyecg_ray import bench_ecgfounder, storage, weights, zips
 from anyecg_ray.backends import Compute
 from anyecg_ray.backfill import Backfill
 from anyecg_ray.config import InputError
@@ -87,7 +87,7 @@ class Setup:
             if readable and names <= {lead.upper() for lead in row["leads"]}:
                 record, begins = storage.join(self.source.archive, row["record_id"]), row["start_sample"]
                 starts = range(begins, begins + (row["n_samples"] or 0) - WINDOW + 1, WINDOW)
-                strips += [published.Strip(record, start, start + WINDOW) for start in starts]
+                strips += [bench_ecgfounder.Strip(record, start, start + WINDOW) for start in starts]
         out = np.empty(len(strips), object)
         out[:] = strips
         return out

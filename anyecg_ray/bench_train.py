@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from anyecg_ray import bench_segments, board, optimise, segments, weights
-from anyecg_ray.cohort import Prepare
 from anyecg_ray.machine import cores
 from anyecg_ray.manifest import Manifest, manifest
 from anyecg_ray.net1d import Net1D
 from anyecg_ray.prepare import prepare
+from anyecg_ray.prepare_inputs import Prepare
 from anyecg_ray.synthetic import write_archive
 from anyecg_ray.train import Train, train
 from anyecg_ray.train_loop import Learning, Trainer, in_memory

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from anyecg_ray import __version__
 from anyecg_ray.config import InputError, JobError, load
-from anyecg_ray.ending import Terminated, on_sigterm
+from anyecg_ray.sigterm import Terminated, on_sigterm
 
 
 class Verb(NamedTuple):

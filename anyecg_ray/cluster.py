@@ -16,7 +16,7 @@ from typing import Any
 import ray
 
 from anyecg_ray.config import InputError, JobError
-from anyecg_ray.ending import on_sigterm
+from anyecg_ray.sigterm import on_sigterm
 
 RAY_DATA = ("iter_threaded", "StreamingExecutor", "ray-data-metadata-prefetch")
 """What the names of those of Ray Data's threads in a driver begin with that come to an end."""
@@ -96,7 +96,7 @@ def explained(error: ray.exceptions.RayError) -> InputError | JobError:
     if not isinstance(error, ray.exceptions.RayTaskError):
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return JobError(f"the pipeline failed ({type(error).__name__}: {lines[-1]}); run the same command to go on")
-    if ours := re.search(r"^anyecg_ray\.(?:config|faults)\.(\w+): (.*)$", text, re.MULTILINE):
+    if ours := re.search(r"^anyecg_ray\.(?:config|storage_errors)\.(\w+): (.*)$", text, re.MULTILINE):
         return (JobError if ours[1] == "JobError" else InputError)(ours[2])
     kind = re.search(r"^([A-Za-z_][\w.]*)(?:: .*)?$", text, re.MULTILINE)
     places = re.findall(r'/(anyecg_ray/[\w/]+\.py)", line (\d+)', text)

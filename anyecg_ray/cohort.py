@@ -1,230 +1,214 @@
-"""Who and what is prepared: everything that is known before the first waveform is read.
+"""A cohort: who, and around which moments; it chooses the ECGs that are scored. cohort_table.py gathers what they say.
 
-People and results fit in a driver's memory, waveforms never do. From them come the splits, the indicators that the
-data supports, and the shards of the manifest.
+A table with `patient_id`, `encounter_id` or both, `index_time`, and columns of its user's own, which come out again.
+A row, a member of the cohort, is found by what it has: by its encounter, else by its patient; where both the row and an
+ECG name a patient, they must name the same one, because some archives number encounters anew for each patient. Where
+one of them names none and the encounter is of several patients, the table is refused. An ECG belongs to an index time
+where it began in the window around it; without index times every ECG of the member does.
 """
 
-import itertools
-from collections import Counter
-from collections.abc import Iterator
-from typing import Literal
+import hashlib
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from pydantic import Field
 
-from anyecg_ray import align, splits, storage, weights
-from anyecg_ray.align import Align, Clock
-from anyecg_ray.analytes import Indicator
-from anyecg_ray.config import InputError, Location, Settings
-from anyecg_ray.datasets import mc_med, mimic_iv_ecg, ptb_xl, wfdb
-from anyecg_ray.labtable import Counts
+from anyecg_ray import tables
+from anyecg_ray.config import InputError, Settings
 from anyecg_ray.manifest import ManifestFile, read_rows
-from anyecg_ray.owners import Owners, Who, key, whose
-from anyecg_ray.predict import Shard, Source
-from anyecg_ray.schema import DESCRIBING
-from anyecg_ray.splits import PARTS, Person, Split
+from anyecg_ray.owners import Owners, Who
+from anyecg_ray.predict import Shard
 
-CLOCKS: dict[str, Clock] = {"mc-med": "order", "mimic-iv-ecg": "chart", "ptb-xl": "none", "wfdb": "chart"}
-"""MC-MED tells order and result, not the draw; the order precedes it by minutes, the result follows by an hour."""
+WHO = ("encounter_id", "patient_id")
+"""What a row may be found by, the narrower one first."""
 
-SHARD_WINDOWS = 2048
-"""Windows that a worker turns into one file for each split: 20 MB a lead."""
+RESERVED = (
+    "n_spans", "nearest_span_id", "nearest_minutes_before", "indicator", "nearest", "mean", "highest", "model_version",
+)  # fmt: skip
+"""Columns that cohort_table.py adds."""
 
-
-class Prepare(Settings):
-    """Label an archive's windows with laboratory results and store them for training."""
-
-    manifest: Location
-    """What `anyecg manifest` wrote."""
-
-    out: Location
-    """Where the segment store goes: a folder or s3:// prefix."""
-
-    archive: Location | None = None
-    """Where the records and the data set's tables lie, if not where the manifest found them."""
-
-    tables: Location | None = None
-    """Where the data set's tables lie, if not with the records; of a packed archive, where it was packed from."""
-
-    dataset: Literal["mc-med", "mimic-iv-ecg", "ptb-xl", "wfdb"] | None = None
-    """Kind of the archive, if not what the manifest says: where people and results are read."""
-
-    labels: Location | None = None
-    """wfdb: a CSV or Parquet table of results (patient, time, name, value, …). mimic-iv-ecg: MIMIC-IV's folder hosp."""
-
-    people: Location | None = None
-    """wfdb: a CSV or Parquet table of people (patient, and encounter, start, age, sex, split where known)."""
-
-    recipe: str = weights.DEFAULT_RECIPE
-    """Preprocessing: ecgfounder-finetune or ecgfounder-zscore."""
-
-    leads: list[str] = ["II"]
-    """The leads that the model will read."""
-
-    align: Align = Align()
-    """How results are matched to windows."""
-
-    split: Split = "auto"
-    """random, chrono, fold: the data set's own; hash: by patient; time: by a patient's first encounter."""
-
-    indicators: list[str] = []
-    """Keys such as potassium_high; empty: all that the data supports."""
-
-    values: bool = False
-    """Whether measured values become indicators too (potassium_value)."""
-
-    min_count: int = Field(2, ge=0)
-    """Encounters with a positive, and with a negative, that an indicator needs in each split to be taken up."""
-
-    min_likelihood: float = Field(0.0, ge=0, le=100)
-    """ptb-xl: statements that are less likely (percent, above 0) are neither there nor absent."""
-
-    per_span: int = Field(0, ge=0)
-    """Windows to keep of one span, evenly over it; 0: all."""
+LONGEST = 1e8
+"""Minutes, two centuries: what is longer is a slip, and would not fit into microseconds much later."""
 
 
-class Cohort:
-    """People, results, splits and indicators of one data set."""
+class Window(Settings):
+    """Which ECGs belong to an index time."""
 
-    def __init__(self, settings: Prepare, manifest: ManifestFile) -> None:
-        self.manifest = manifest
-        records = settings.archive or manifest.archive
-        self.archive = settings.tables or manifest.packed_from or records
-        self.dataset = settings.dataset or manifest.dataset
-        if not storage.exists(records):
-            raise InputError(f"{records}: no such archive; give --archive where the records lie now")
-        self.recipe = weights.named_recipe(settings.recipe, tuple(settings.leads))
-        self.source = Source(settings.manifest, records, self.recipe)
-        self.counts: Counts = Counts()
-        self.shards, present = _shards(manifest, settings.manifest)
-        people = _people(self.dataset, self.archive, settings)
-        found = _recorded(people, present, settings.people or self.archive)
-        # whom the table does not name the manifest may, and a patient is in one split
-        people = [
-            p if p.patient or who is None else p._replace(patient=who[1]) for p, who in zip(people, found, strict=True)
-        ]
-        parts, self.split = splits.assign(people, settings.split, self.archive)
-        self.clock: Clock = CLOCKS[self.dataset] if settings.align.clock == "auto" else settings.align.clock
-        self.described = _described(people)
-        self.people = {who: _told(p, self.described) for who, p in zip(found, people, strict=True) if who}
-        self.parts = {who: part for who, part in zip(found, parts, strict=True) if who and part}
-        sex = {p.patient: p.sex for p in people if p.patient and p.sex}
-        results = _labels(self.dataset, self.archive, settings, self.counts)
-        self.draws = align.collect(results, self.clock, sex, present, settings.labels or self.archive)
-        self.indicators = self._indicators(settings, present)
+    before: float = Field(1440, ge=0, le=LONGEST)
+    """Minutes before it in which an ECG counts."""
 
-    def _indicators(self, settings: Prepare, present: set[Who]) -> list[Indicator]:
-        """Those asked for, else those with enough positives and negatives among recorded encounters, in each split."""
-        if settings.indicators:
-            chosen = [Indicator.parse(key) for key in settings.indicators]
-            unknown = [i.key for i in chosen if i.analyte not in self.draws.analytes]
-            if unknown:
-                raise InputError(
-                    f"setting indicators: no result of {', '.join(unknown)} belongs to a recorded encounter; there are "
-                    f"results of {', '.join(self.draws.analytes[:12]) or 'nothing'} …"
-                )
-            return chosen
-        enough = [i for i in self._candidates(settings.values) if self._supported(i, settings.min_count, present)]
-        if not enough:
+    after: float = Field(0, ge=0, le=LONGEST)
+    """Minutes after it; above 0 an estimate may know what the index time did not."""
+
+
+class Ecgs(NamedTuple):
+    """Whose ECGs, and when they began: n of each."""
+
+    who: dict[str, np.ndarray]
+    """By column of WHO, (n,) str, None where it is not known."""
+    time: np.ndarray
+    """(n,) datetime64[us], NaT where it is not known."""
+
+    @classmethod
+    def of(cls, rows: pa.Table, time: str) -> "Ecgs":
+        """From the columns WHO and `time`."""
+        return cls({k: _plain(rows.column(k)) for k in WHO}, moments(rows.column(time)))
+
+
+class Pairs(NamedTuple):
+    """Members, each with an ECG that belongs to it."""
+
+    member: np.ndarray
+    """(pairs,) int: row of the cohort."""
+    ecg: np.ndarray
+    """(pairs,) int: row of the ECGs."""
+    apart: np.ndarray
+    """(pairs,) timedelta64[us] from the ECG to the index time, NaT without one."""
+
+    def only(self, mask: np.ndarray) -> "Pairs":
+        """Those of the mask, bool (pairs,)."""
+        return Pairs(*(column[mask] for column in self))
+
+
+class Lookup:
+    """Rows by an id that several of them may have: made once, asked often."""
+
+    def __init__(self, ids: np.ndarray) -> None:
+        """ids: (n,) str, None where there is none."""
+        codes, known = pd.factorize(ids)
+        self._known = pd.Index(known, dtype=object)
+        self._order = np.argsort(codes, kind="stable")
+        self._first = np.searchsorted(codes[self._order], np.arange(len(known) + 1))
+
+    def pairs(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(row, place in `asked`) of all that have the same id: (pairs,) int each."""
+        codes = self._known.get_indexer(asked)
+        place = np.flatnonzero(codes >= 0)
+        first, end = self._first[codes[place]], self._first[codes[place] + 1]
+        each = np.repeat(np.arange(len(place)), end - first)
+        nth = np.arange(len(each)) - np.searchsorted(each, each)
+        return self._order[first[each] + nth], place[each]
+
+
+class IndexTimes:
+    """The cohort of one table."""
+
+    def __init__(self, uri: str, window: Window) -> None:
+        """Raises InputError where the table cannot be used."""
+        self._uri = uri
+        rows = _read(uri)
+        ids = {k: tables.identifiers(rows.column(k).combine_chunks()) for k in WHO if k in rows.column_names}
+        self.timed = "index_time" in rows.column_names
+        times = {"index_time": _times(uri, rows)} if self.timed else {}
+        own = {n: rows.column(n) for n in rows.column_names if n not in (*WHO, "index_time")}
+        self.rows = pa.table({**ids, **times, **own})
+        nobody = np.full(len(rows), None, object)
+        self._who = {k: _plain(ids[k]) if k in ids else nobody for k in WHO}
+        encounter, patient = (self._who[k] for k in WHO)
+        self._sought = {"encounter_id": encounter, "patient_id": np.where(_known(encounter), nobody, patient)}
+        if (lost := ~_known(encounter) & ~_known(patient)).any():
             raise InputError(
-                f"{settings.manifest}: no indicator has {settings.min_count} encounters with a positive and as many "
-                "with a negative in each split; give a larger archive, a smaller --min-count, or --indicators"
+                f"{uri}: line {int(lost.argmax()) + 2} has no {' and no '.join(ids)}; every row names who it is about"
             )
-        return enough
+        self._time = moments(self.rows.column("index_time")) if self.timed else np.full(len(rows), "NaT", "M8[us]")
+        self._before, self._after = (np.timedelta64(round(m * 60e6), "us") for m in (window.before, window.after))
+        # what a resume must find the same: columns of the user's own decide nothing
+        told = [*(a.tolist() for a in self._who.values()), self._time.astype(np.int64).tolist(), window.model_dump()]
+        self.fingerprint = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
-    def _candidates(self, values: bool) -> Iterator[Indicator]:
-        for analyte in self.draws.analytes:
-            if self.dataset == "ptb-xl":
-                if analyte == "age":
-                    yield Indicator("age", "value")
-                else:
-                    yield Indicator(analyte, "present")
-                continue
-            yield Indicator(analyte, "low")
-            yield Indicator(analyte, "high")
-            if values:
-                yield Indicator(analyte, "value")
+    def choose(self, manifest: ManifestFile, shards: list[Shard]) -> list[Shard]:
+        """The shards with the ECGs that belong to the cohort, less those that have none; prints who has any.
 
-    def _supported(self, indicator: Indicator, least: int, present: set[Who]) -> bool:
-        if not hasattr(self, "_rows"):
-            self._rows = [(self.parts.get(whose(e, p)), self.draws.of(e, p)) for e, p in sorted(present, key=str)]
-        column = {"low": self.draws.low, "value": self.draws.value}.get(indicator.direction, self.draws.high)
-        code = self.draws.analytes.index(indicator.analyte)
-        n: Counter[tuple[str, bool]] = Counter()
-        for part, rows in self._rows:
-            if part is None or not len(rows):
-                continue
-            told = column[rows[self.draws.analyte[rows] == code]]
-            told = told[~np.isnan(told)]
-            if len(told):
-                n[part, bool(indicator.direction == "value" or told.max() > 0)] += 1
-        sides = (True,) if indicator.direction == "value" else (True, False)
-        return all(n[part, side] >= least for part in PARTS for side in sides)
+        Raises InputError where it cannot be told to which patient of an encounter a row belongs.
+        """
+        lookups = {k: Lookup(ids) for k, ids in self._sought.items()}
+        known, inside = (np.zeros(len(self.rows), bool) for _ in range(2))
+        recorded: set[Who] = set()
+        chosen = []
+        for group, slices in groupby(shards, key=lambda shard: shard.row_group):
+            ecgs = Ecgs.of(read_rows(manifest.uri, group, columns=[*WHO, "start_time"]), "start_time")
+            theirs = self._theirs([lookups[k].pairs(ecgs.who[k]) for k in WHO], ecgs)
+            known[theirs.member] = True
+            recorded |= set(zip(*(ecgs.who[k][theirs.ecg].tolist() for k in WHO), strict=True))
+            belonging = theirs.only(self._in_window(theirs))
+            inside[belonging.member] = True
+            mask = np.zeros(len(ecgs.time), bool)
+            mask[belonging.ecg] = True
+            parts = [(shard, mask[shard.offset : shard.offset + shard.rows]) for shard in slices]
+            chosen += [shard.only(mine) for shard, mine in parts if mine.any()]
+        Owners(recorded, self._uri).places(*(pa.array(self._who[k], pa.string()) for k in WHO))
+        self._tell(known, inside)
+        return chosen
 
+    def belonging(self, ecgs: Ecgs, lookups: dict[str, Lookup], start: int, stop: int) -> Pairs:
+        """The members from `start` to before `stop` with the ECGs that belong to them. lookups: of the ECGs."""
+        found = [lookups[k].pairs(self._sought[k][start:stop]) for k in WHO]
+        theirs = self._theirs([(member + start, ecg) for ecg, member in found], ecgs)
+        return theirs.only(self._in_window(theirs))
 
-def _people(dataset: str, archive: str, settings: Prepare) -> list[Person]:
-    """Every encounter of the data set."""
-    if dataset == "wfdb":
-        if settings.labels is None or settings.people is None:
-            raise InputError("settings labels and people: a wfdb archive needs tables of its results and its people")
-        batches = wfdb.encounters(settings.people)
-    elif dataset == "mimic-iv-ecg":
-        batches = mimic_iv_ecg.encounters(archive, settings.labels)
-    else:
-        batches = (mc_med if dataset == "mc-med" else ptb_xl).encounters(archive)
-    people = []
-    for batch in batches:
-        for row in batch.to_pylist():
-            own = {rule: row[f"split_{rule}"] for rule in ("random", "chrono", "fold")}
-            described = tuple(row[name] or None for name in DESCRIBING)
-            who = (row["encounter_id"], row["patient_id"])
-            people.append(Person(*who, row["start_time"], row["age"], row["sex"], own, described))
-    return people
+    def _theirs(self, found: list[tuple[np.ndarray, np.ndarray]], ecgs: Ecgs) -> Pairs:
+        """(member, ECG) found by each of WHO as pairs, without those that name different patients."""
+        member, ecg = (np.concatenate(side) for side in zip(*found, strict=True))
+        one, other = self._who["patient_id"][member], ecgs.who["patient_id"][ecg]
+        agree = ~_known(one) | ~_known(other) | (one == other)
+        return Pairs(member, ecg, self._time[member] - ecgs.time[ecg]).only(agree)
 
+    def _in_window(self, pairs: Pairs) -> np.ndarray:
+        """bool (pairs,)."""
+        if not self.timed:
+            return np.ones(len(pairs.member), bool)
+        inside: np.ndarray = (pairs.apart <= self._before) & (pairs.apart >= -self._after)
+        return inside
 
-def _recorded(people: list[Person], present: set[Who], table: str) -> list[Who | None]:
-    """As whom the manifest has each of them, in the terms of `whose`; None for whom it has no record."""
-    names = {key(*who): who for who in (whose(*who) for who in present)}
-    owners = Owners(names.values(), table)
-    ids = (pa.array([getattr(p, n) for p in people], pa.string()) for n in ("encounter", "patient"))
-    return [None if at is None else names[owners.keys[at]] for at in owners.places(*ids).to_pylist()]
-
-
-def _described(people: list[Person]) -> tuple[str, ...]:
-    """What the data set tells of encounters, of schema.DESCRIBING."""
-    there = (any(p.described[i] for p in people) for i in range(len(DESCRIBING)))
-    return tuple(itertools.compress(DESCRIBING, there))
+    def _tell(self, known: np.ndarray, inside: np.ndarray) -> None:
+        n = len(known)
+        outside = f", {(known & ~inside).sum():,} with ECGs outside of it only" if self.timed else ""
+        print(
+            f"cohort: {n:,} rows, {inside.sum():,} with an ECG{' in the window' if self.timed else ''}{outside}, "
+            f"{n - known.sum():,} without any in the manifest"
+            + ("" if known.any() else ": are the ids those of the manifest's columns?"),
+            flush=True,
+        )
 
 
-def _told(person: Person, described: tuple[str, ...]) -> tuple[float | str | None, ...]:
-    """What of an encounter goes into the store: age, sex and what describes it."""
-    by_name = dict(zip(DESCRIBING, person.described, strict=True))
-    return (person.age, person.sex, *(by_name[name] for name in described))
+def moments(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """datetime64[us] (n,), UTC, NaT where there is no time: archives reach into years that nanoseconds do not."""
+    out: np.ndarray = column.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
+    return out
 
 
-def _labels(dataset: str, archive: str, settings: Prepare, counts: Counts) -> Iterator[pa.RecordBatch]:
-    if dataset == "mc-med":
-        return mc_med.labels(archive, counts)
-    if dataset == "ptb-xl":
-        return ptb_xl.labels(archive, settings.min_likelihood, counts)
-    if settings.labels is None:
-        raise InputError("setting labels is missing: mimic-iv-ecg needs the folder of MIMIC-IV hosp's tables")
-    if dataset == "mimic-iv-ecg":
-        return mimic_iv_ecg.labels(settings.labels, mimic_iv_ecg.subjects(archive), counts)
-    return wfdb.labels(settings.labels, counts)
+def _plain(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    out: np.ndarray = column.to_numpy(zero_copy_only=False).astype(object)
+    out[out == ""] = None
+    return out
 
 
-def _shards(manifest: ManifestFile, uri: str) -> tuple[list[Shard], set[Who]]:
-    """The manifest cut into shards of about SHARD_WINDOWS, and the encounters and patients that are recorded."""
-    shards: list[Shard] = []
-    present: set[Who] = set()
-    for group, rows in enumerate(manifest.row_groups):
-        table = read_rows(uri, group, 0, rows)
-        present |= set(zip(table["encounter_id"].to_pylist(), table["patient_id"].to_pylist(), strict=True))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            seconds = table["n_samples"].to_numpy() / table["fs"].to_numpy()
-        windows = np.cumsum(np.maximum(np.nan_to_num(seconds, posinf=0.0) // 10, 1))
-        edges = np.flatnonzero(np.diff((windows - 1) // SHARD_WINDOWS, prepend=-1, append=np.inf))
-        shards += [Shard(group, int(a), int(b - a)) for a, b in itertools.pairwise(edges.tolist())]
-    return shards, present
+def _known(ids: np.ndarray) -> np.ndarray:
+    """bool (n,): whether there is one."""
+    known: np.ndarray = ids != None  # noqa: E711 (elementwise)
+    return known
+
+
+def _read(uri: str) -> pa.Table:
+    """The table as it is. Raises InputError for columns that are missing, misspelt, or none of its own."""
+    rows = tables.whole(uri, (*WHO, "index_time"))
+    present = rows.column_names
+    found = [k for k in WHO if k in present]
+    # beside an id, what resembles the other one (encounter_type) is a column of the user's own
+    tables.require(uri, present, [], ["index_time"] if found else [*WHO, "index_time"])
+    if not found:
+        raise InputError(f"{uri}: no column patient_id or encounter_id; name who is in the cohort")
+    if taken := [name for name in RESERVED if name in present]:
+        raise InputError(f"{uri}: the output has a column {taken[0]} already; rename yours, such as my_{taken[0]}")
+    return rows
+
+
+def _times(uri: str, rows: pa.Table) -> pa.Array:
+    read, odd = tables.times(rows.column("index_time").combine_chunks())
+    missing = odd | read.is_null().to_numpy(zero_copy_only=False)
+    if missing.any():
+        raise InputError(f"{uri}: index_time of line {int(missing.argmax()) + 2} is no time; write 2026-11-20 08:30:00")
+    return read

@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 
 from anyecg_ray import storage, telemetry
 from anyecg_ray.config import InputError, Location, Settings
-from anyecg_ray.ending import Terminated
+from anyecg_ray.estimate_rows import Granularity, publishable, scored
 from anyecg_ray.lease import Lease
 from anyecg_ray.ledger import Ledger
 from anyecg_ray.model import Card
-from anyecg_ray.publish import Granularity, publishable, scored
+from anyecg_ray.sigterm import Terminated
 from anyecg_ray.warehouses import Sink, Warehouse, opened
 
 ROWS = 500_000

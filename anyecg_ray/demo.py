@@ -16,12 +16,12 @@ from pydantic import Field
 
 from anyecg_ray import storage, strip
 from anyecg_ray.backfill import Backfill, backfill
-from anyecg_ray.cohort import Prepare
 from anyecg_ray.config import Location, Settings
 from anyecg_ray.evaluate import Evaluate, evaluate
 from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows
 from anyecg_ray.predict import Source, fetch
 from anyecg_ray.prepare import prepare
+from anyecg_ray.prepare_inputs import Prepare
 from anyecg_ray.preprocess import recipe
 from anyecg_ray.record import decode
 from anyecg_ray.synthetic import Synth, synth

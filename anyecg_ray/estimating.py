@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 
 from anyecg_ray import __version__, example, trace
+from anyecg_ray.estimate_rows import Granularity, mean_logits, numbers, publishable
 from anyecg_ray.header import RecordError
-from anyecg_ray.intake import Ecg
+from anyecg_ray.http_problems import Problem, busy, of_record
 from anyecg_ray.messages import DISCLAIMER, Answer, Estimate, ModelName, Strip, Window
 from anyecg_ray.model import Card, IndicatorCard
 from anyecg_ray.preprocess import Recipe, Windows, preprocess
-from anyecg_ray.problems import Problem, busy, of_record
-from anyecg_ray.publish import Granularity, mean_logits, numbers, publishable
+from anyecg_ray.request_ecg import Ecg
 from anyecg_ray.schema import STAGING, Status
 
 CHUNK = 32

@@ -18,13 +18,13 @@ from anyecg_ray import (
     __version__,
     baselines,
     bootstrap,
-    cells,
     leakage,
     metrics,
+    metrics_table,
     model,
-    predictions,
     report,
     segments,
+    split_scores,
     storage,
 )
 from anyecg_ray.backends import Compute, Estimator
@@ -32,8 +32,8 @@ from anyecg_ray.baselines import Baselines
 from anyecg_ray.config import InputError, Location
 from anyecg_ray.leakage import Check
 from anyecg_ray.model import Bundle, IndicatorCard
-from anyecg_ray.predictions import Predictions
 from anyecg_ray.segments import SegmentsCard
+from anyecg_ray.split_scores import Predictions
 
 TIERS = (("strong", 0.65), ("moderate", 0.55), ("limited", -1.0))
 """AnyECG-Lab's, by AUROC; its own counts among 108 indicators were 33, 59 and 16."""
@@ -111,14 +111,14 @@ def evaluate(settings: Evaluate) -> Evaluation:
         estimators["compare"] = Estimator(other, settings)
     fitted, seen = _baselines(settings, card, indicators)
     leads = len(card.recipe["leads"])
-    batches = predictions.batches(settings.segments, settings.split, 512, indicators, leads, settings.by)
+    batches = split_scores.batches(settings.segments, settings.split, 512, indicators, leads, settings.by)
     try:
-        found = predictions.score(batches, indicators, estimators, fitted, settings.by)
-        slices = cells.slices(found.groups, settings.age_bands)
+        found = split_scores.score(batches, indicators, estimators, fitted, settings.by)
+        slices = metrics_table.slices(found.groups, settings.age_bands)
     except ValueError as error:
         raise InputError(f"{settings.segments}: {error}") from None
     times = bootstrap.multiplicities(int(found.patient.max()) + 1, settings.draws, settings.seed)
-    rows = [dict(cells.clean(r)) for r in cells.rows(found, slices, times, settings.min_patients)]
+    rows = [dict(metrics_table.clean(r)) for r in metrics_table.rows(found, slices, times, settings.min_patients)]
     checks += [leakage.too_good(rows), leakage.controls(rows)]
     it = Evaluation(card, bundle, settings, found, rows, checks, str(estimators["model"].choice), seen)
     _write(it)
@@ -196,8 +196,8 @@ def _baselines(
     if not card.windows["train"]:
         return None, 0
     leads = card.recipe["leads"]
-    batches = predictions.batches(settings.segments, "train", 512, indicators, len(leads))
-    rows = predictions.training_rows(batches, indicators, leads, settings.baselines)
+    batches = split_scores.batches(settings.segments, "train", 512, indicators, len(leads))
+    rows = split_scores.training_rows(batches, indicators, leads, settings.baselines)
     return baselines.fit(rows, indicators, settings.baselines), len(rows.age)
 
 
@@ -214,7 +214,7 @@ def curves(it: Evaluation) -> dict[str, dict[str, Any]]:
     told = {r["indicator"] for r in it.overall() if r.get("auroc") is not None}
     for k, indicator in enumerate(it.found.indicators):
         if indicator.key in told:
-            level = cells.encounter_level(it.found, k)
+            level = metrics_table.encounter_level(it.found, k)
             p, positive = level.estimates["model"], level.y > 0.5
             drawn[indicator.key] = {
                 "roc": metrics.roc_points(p, positive).tolist(),
@@ -226,7 +226,7 @@ def curves(it: Evaluation) -> dict[str, dict[str, Any]]:
 def _write(it: Evaluation) -> None:
     out = it.settings.out
     sink = io.BytesIO()
-    pq.write_table(cells.table(it.rows), sink)
+    pq.write_table(metrics_table.table(it.rows), sink)
     storage.write_atomic(storage.join(out, "metrics.parquet"), sink.getvalue())
     told = {
         "bundle": it.bundle.card.model_dump(exclude={"indicators", "training"}),

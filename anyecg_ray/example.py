@@ -8,10 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from anyecg_ray.beats import Morphology, Rhythm, beats, draw
 from anyecg_ray.leads import LIMB, TWELVE_LEADS
 from anyecg_ray.messages import Signals
 from anyecg_ray.record import Record
+from anyecg_ray.synthetic_beats import Morphology, Rhythm, beats, draw
 
 FS, SECONDS, GAIN = 250.0, 30, 1000
 """Hz, seconds, and ADC units per millivolt."""

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from anyecg_ray import absence, fhir, meds, omop, storage, tables
 from anyecg_ray.config import InputError, Location, Settings
+from anyecg_ray.estimate_rows import publishable, scored
 from anyecg_ray.ledger import Ledger
 from anyecg_ray.model import Card
-from anyecg_ray.publish import publishable, scored
 
 AT_ONCE = 2_000
 """Observations held in memory: a shard of 1,000 spans and 150 indicators would take over a gigabyte."""

@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from anyecg_ray.compiled import compiled
+from anyecg_ray.numba_jit import compiled
 
 Float = NDArray[np.float64]
 

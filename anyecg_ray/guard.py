@@ -17,10 +17,10 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from anyecg_ray.counting import Counts
+from anyecg_ray.http_problems import MEDIA_TYPE, Problem, of_any
 from anyecg_ray.keys import Gate
 from anyecg_ray.limits import Admission, Rates
-from anyecg_ray.problems import MEDIA_TYPE, Problem, of_any
+from anyecg_ray.request_metrics import Counts
 
 log = logging.getLogger("anyecg.requests")
 """A logger of its own: Serve's puts the client's x-request-id before every line. It ends in the worker's .err file."""

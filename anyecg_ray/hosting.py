@@ -16,9 +16,9 @@ from ray.serve.exceptions import RayServeException
 
 from anyecg_ray import cluster
 from anyecg_ray.config import InputError, JobError
-from anyecg_ray.ending import Terminated
 from anyecg_ray.limits import Limits
 from anyecg_ray.serve import APP, QUIET, Application, application
+from anyecg_ray.sigterm import Terminated
 
 LONGEST = 4
 """Timeouts that a request may take in all: its body's, one to take a batch apart, its answer's, and one to spare, lest

@@ -19,7 +19,7 @@ from pydantic_settings import CliPositionalArg
 
 from anyecg_ray import storage
 from anyecg_ray.config import InputError, Location, Settings
-from anyecg_ray.problems import Problem
+from anyecg_ray.http_problems import Problem
 from anyecg_ray.storage import MissingObject, StorageError
 
 VARIABLE = "ANYECG_API_KEYS"

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pydantic import Field
 
 from anyecg_ray.config import Settings
+from anyecg_ray.http_problems import Problem, busy
 from anyecg_ray.plan import MAX_VALUES
-from anyecg_ray.problems import Problem, busy
 
 MB = 1 << 20
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from anyecg_ray import storage
-from anyecg_ray.faults import explain
 from anyecg_ray.locations import printable
+from anyecg_ray.storage_errors import explain
 
 THREADS = 32
 """Parts of the tree that are listed at once on S3, where an answer takes a tenth of a second."""

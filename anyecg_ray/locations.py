@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import fsspec
 
-from anyecg_ray.faults import StorageError
+from anyecg_ray.storage_errors import StorageError
 
 S3_CLIENT = {
     "max_pool_connections": 64,

@@ -24,8 +24,8 @@ from anyecg_ray.datasets.ptb_xl import PtbXl
 from anyecg_ray.datasets.wfdb import Wfdb
 from anyecg_ray.idset import IdSet, hashes
 from anyecg_ray.manifest_file import ManifestFile, open_manifest, read_rows, write_manifest
+from anyecg_ray.manifest_summary import Tally
 from anyecg_ray.spans import Indexed, index, segments
-from anyecg_ray.tally import Tally
 
 __all__ = ["Manifest", "ManifestFile", "manifest", "open_manifest", "read_rows", "write_manifest"]
 

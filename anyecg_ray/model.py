@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from anyecg_ray import __version__, storage
 from anyecg_ray.config import InputError
+from anyecg_ray.net1d_sizes import Sizes, misfit, shapes
 from anyecg_ray.preprocess import PRESETS, Recipe, recipe
-from anyecg_ray.sizes import Sizes, misfit, shapes
 
 if TYPE_CHECKING:  # most who read a bundle never run its network on PyTorch, which takes two seconds to load
     import torch

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyecg_ray.sizes import Sizes
+from anyecg_ray.net1d_sizes import Sizes
 
 
 def same_padding(length: int, kernel_size: int, stride: int) -> tuple[int, int]:

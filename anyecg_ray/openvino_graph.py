@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anyecg_ray import cache
+from anyecg_ray.net1d_sizes import Shape
 from anyecg_ray.pulses import Drawn
-from anyecg_ray.sizes import Shape
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,8 +14,8 @@ from torch import nn
 
 from anyecg_ray.int8 import in_int8
 from anyecg_ray.net1d import SamePadConv, same_padded
+from anyecg_ray.net1d_sizes import Shape
 from anyecg_ray.pulses import Drawn, pulses
-from anyecg_ray.sizes import Shape
 
 
 class _ByThrees(nn.Module):

@@ -14,8 +14,8 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 
 from anyecg_ray import storage
-from anyecg_ray.faults import status_of
 from anyecg_ray.storage import Range, StorageError
+from anyecg_ray.storage_errors import status_of
 
 FOLDER = "packs"
 """Of the packed archive."""

@@ -21,10 +21,9 @@ import ray
 from pydantic import Field
 from ray.data import Dataset
 
-from anyecg_ray import leads, packs, storage, telemetry
+from anyecg_ray import leads, pack_read, storage, telemetry
 from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.config import Settings
-from anyecg_ray.faults import status_of
 from anyecg_ray.header import RecordError
 from anyecg_ray.manifest import read_rows
 from anyecg_ray.model import load
@@ -32,6 +31,7 @@ from anyecg_ray.preprocess import Recipe, Windows, preprocess
 from anyecg_ray.record import Bytes, decode, reads
 from anyecg_ray.schema import Status
 from anyecg_ray.spans import beside
+from anyecg_ray.storage_errors import status_of
 
 PIECE_WINDOWS = 256
 """Windows to a piece: about a second of model time, 5 MB a lead; enough to hide what Ray costs per block."""
@@ -188,7 +188,9 @@ def _blobs(
     """wanted: (the manifest's row, one of its record's files, first byte and bytes of it)."""
     paths = [beside(row["record_id"], name) for row, name, _ in wanted]
     if wanted and "packed" in wanted[0][0]:
-        return packs.read([packs.located(archive, row, p, *r) for p, (row, _, r) in zip(paths, wanted, strict=True)])
+        return pack_read.read(
+            [pack_read.located(archive, row, p, *r) for p, (row, _, r) in zip(paths, wanted, strict=True)]
+        )
     return storage.read_ranges(
         [storage.Range(storage.join(archive, p), *r) for p, (_, _, r) in zip(paths, wanted, strict=True)]
     )

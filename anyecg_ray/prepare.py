@@ -1,8 +1,9 @@
 """From an archive and its laboratory results to a segment store: windows with labels, ready for training.
 
-The driver reads the tables (cohort.py) and hands the results to the workers in shared memory; a worker takes one
-shard of the manifest through the very functions of back-fill and writes one file for each split (labelling.py). Every
-window and span that is not in the store is counted by its reason. Run again after a crash, it goes on (unfinished.py).
+The driver reads the tables (prepare_inputs.py) and hands the results to the workers in shared memory; a worker takes
+one shard of the manifest through the very functions of back-fill and writes one file for each split (labelling.py).
+Every window and span that is not in the store is counted by its reason. Run again after a crash, it goes on
+(unfinished.py).
 """
 
 import io
@@ -17,12 +18,12 @@ import ray
 
 from anyecg_ray import cluster, segments, storage, unfinished
 from anyecg_ray.analytes import BY_KEY, Indicator
-from anyecg_ray.cohort import Cohort, Prepare
 from anyecg_ray.config import InputError, fingerprint
 from anyecg_ray.labelling import TOLD, Job, Known, label_shards
 from anyecg_ray.manifest import open_manifest
 from anyecg_ray.model import IndicatorCard
 from anyecg_ray.predict import Shard
+from anyecg_ray.prepare_inputs import Inputs, Prepare
 from anyecg_ray.progress import Progress
 from anyecg_ray.segments import SegmentsCard
 from anyecg_ray.splits import PARTS
@@ -43,7 +44,7 @@ def prepare(settings: Prepare) -> SegmentsCard:
             raise InputError(f"{settings.out}: holds segments that were made otherwise; give another --out")
         print(f"{settings.out}: nothing to do, the segments stand")
         return before
-    plan = Cohort(settings, manifest)
+    plan = Inputs(settings, manifest)
     try:
         with cluster.connected():
             counted = _run(plan, settings)
@@ -61,7 +62,7 @@ def _before(out: str) -> SegmentsCard | None:
     return segments.read_card(out) if storage.exists(storage.join(out, segments.CARD)) else None
 
 
-def _run(plan: Cohort, settings: Prepare) -> pa.Table:
+def _run(plan: Inputs, settings: Prepare) -> pa.Table:
     """Write all parts; returns the workers' counts: shard, what, key, n."""
     known = Known(plan.draws, plan.parts, plan.people)
     what = (plan.source, tuple(plan.indicators), plan.clock, settings.align, settings.per_span, plan.described)
@@ -95,7 +96,7 @@ def _labelled(shards: list[Shard], job: Job, known: Known) -> Iterator[pa.Table]
     progress.close()
 
 
-def _card(plan: Cohort, settings: Prepare, counted: pa.Table, made: str) -> SegmentsCard:
+def _card(plan: Inputs, settings: Prepare, counted: pa.Table, made: str) -> SegmentsCard:
     totals = counted.group_by(["what", "key"]).aggregate([("n", "sum")])
     n: dict[tuple[str, str], int] = {
         (what, key): total
@@ -126,7 +127,7 @@ def _card(plan: Cohort, settings: Prepare, counted: pa.Table, made: str) -> Segm
     )
 
 
-def _kept(plan: Cohort, settings: Prepare, counts: dict[str, dict[str, dict[str, int]]]) -> list[Indicator]:
+def _kept(plan: Inputs, settings: Prepare, counts: dict[str, dict[str, dict[str, int]]]) -> list[Indicator]:
     """The indicators that still have enough windows after time limits and quality; all that were asked for.
 
     Raises InputError where none is left.

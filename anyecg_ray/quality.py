@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anyecg_ray.compiled import compiled
+from anyecg_ray.numba_jit import compiled
 from anyecg_ray.schema import Status
 
 Float = NDArray[np.float64]

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from anyecg_ray import storage
 from anyecg_ray.header import NO_FILE, RecordError, parse_header
-from anyecg_ray.intake import Ecg, check_header, check_header_size, joined
+from anyecg_ray.http_problems import Problem, busy, of_record
 from anyecg_ray.limits import Limits
-from anyecg_ray.problems import Problem, busy, of_record
+from anyecg_ray.request_ecg import Ecg, check_header, check_header_size, joined
 from anyecg_ray.storage import MissingObject, Range, StorageError, TransientError
 
 SEGMENTS = 1000

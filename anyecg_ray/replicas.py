@@ -10,10 +10,10 @@ import numpy as np
 
 from anyecg_ray import telemetry
 from anyecg_ray.backends import Compute, Estimator
+from anyecg_ray.batching import Waiting, fail, give, next_batch
 from anyecg_ray.config import InputError
-from anyecg_ray.counting import Snapshot
 from anyecg_ray.model import Card, load
-from anyecg_ray.waiting import Waiting, fail, give, next_batch
+from anyecg_ray.request_metrics import Snapshot
 
 WARM = 16
 """Batch sizes that a model reads once before its first request: OpenVINO compiles something for each."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anyecg_ray.machine import cores
+from anyecg_ray.net1d_sizes import Shape
 from anyecg_ray.openvino_graph import Made, graph, openvino_core
-from anyecg_ray.sizes import Shape
 
 if TYPE_CHECKING:  # two seconds, for which a process that runs OpenVINO has no use
     import torch

@@ -16,18 +16,18 @@ from ray import serve as rayserve
 
 from anyecg_ray import storage
 from anyecg_ray.api import Service, create
-from anyecg_ray.asking import TOGETHER, Asked, Handle
 from anyecg_ray.backends import Compute
 from anyecg_ray.config import InputError, Location
-from anyecg_ray.counting import Counts, text
 from anyecg_ray.estimating import CHUNK, Served, warm
-from anyecg_ray.forms import Intake
 from anyecg_ray.guard import Guard, write_log
 from anyecg_ray.keys import Gate, from_environment
 from anyecg_ray.limits import Admission, Limits
 from anyecg_ray.machine import cores
 from anyecg_ray.model import Card, load_card
+from anyecg_ray.model_calls import TOGETHER, Asked, Handle
 from anyecg_ray.replicas import Model, Tally
+from anyecg_ray.request_body import Intake
+from anyecg_ray.request_metrics import Counts, text
 
 APP = "anyecg"
 

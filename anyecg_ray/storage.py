@@ -15,8 +15,16 @@ from typing import IO, Any, NamedTuple, cast
 
 from anyecg_ray import zips
 from anyecg_ray.atomic import atomic_output, check_writable, write_atomic
-from anyecg_ray.faults import ATTEMPTS, MissingObject, RefusedError, StorageError, TransientError, explain, retried
 from anyecg_ray.locations import absolute, filesystem, forget_clients, is_local, join
+from anyecg_ray.storage_errors import (
+    ATTEMPTS,
+    MissingObject,
+    RefusedError,
+    StorageError,
+    TransientError,
+    explain,
+    retried,
+)
 
 __all__ = [
     "MissingObject", "RefusedError", "StorageError", "TransientError", "absolute", "atomic_output", "check_writable",

@@ -3,9 +3,10 @@
 visits.csv, labs.csv, waveform_summary.csv, split_{random,chrono}_{train,val,test}.csv and
 waveforms/{last 3 digits of CSN}/{CSN}/II/{CSN}_{segment}.{hea,dat}: lead II at 500 Hz, WFDB format 16.
 
-The model: beats.py (waves and rhythm), artefacts.py (the monitor), physiology.py (patients, labs, EFFECTS),
-synthetic_tables.py and synthetic_visits.py (the hospital). Where MC-MED's own choice is not known to us (gain, ADC
-zero, format, how lost samples are marked) this archive has one of its own, and says so in the headers.
+The model: synthetic_beats.py (waves and rhythm), synthetic_artefacts.py (the monitor), synthetic_physiology.py
+(patients, labs, EFFECTS), synthetic_tables.py and synthetic_visits.py (the hospital). Where MC-MED's own choice is not
+known to us (gain, ADC zero, format, how lost samples are marked) this archive has one of its own, and says so in the
+headers.
 
 The same seed gives the same bytes on the same numpy, whatever the number of processes; encounter i is the same
 whatever the number of encounters, but its part in the splits is not.
@@ -23,12 +24,12 @@ import numpy as np
 from pydantic import Field
 
 from anyecg_ray import storage
-from anyecg_ray.artefacts import disturb
-from anyecg_ray.beats import beats, breathing, draw, fibrillation, with_ectopics
 from anyecg_ray.config import InputError, Location, Settings
 from anyecg_ray.machine import cores
-from anyecg_ray.physiology import affected, heart_rate
 from anyecg_ray.progress import Progress
+from anyecg_ray.synthetic_artefacts import disturb
+from anyecg_ray.synthetic_beats import beats, breathing, draw, fibrillation, with_ectopics
+from anyecg_ray.synthetic_physiology import affected, heart_rate
 from anyecg_ray.synthetic_tables import LABS, SUMMARY, VISITS, lab_rows
 from anyecg_ray.synthetic_visits import FS, LIMIT, RESULTS, SIGNAL, SPLIT, Segment, Visit, generator, visit_row, visits
 

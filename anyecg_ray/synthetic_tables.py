@@ -1,7 +1,7 @@
 """MC-MED's tables of a synthetic visit: columns, spellings and traps as in the data set (docs/datasets.md).
 
-Everything here is a text of a CSV cell in the end. What a patient has, physiology.py knows; here it is ordered,
-drawn, measured, rounded, flagged and written as a hospital does, which is why so little of it can be trusted.
+Everything here is a text of a CSV cell in the end. What a patient has, synthetic_physiology.py knows; here it is
+ordered, drawn, measured, rounded, flagged and written as a hospital does, which is why so little of it can be trusted.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anyecg_ray.physiology import CONTROLS, Course
+from anyecg_ray.synthetic_physiology import CONTROLS, Course
 
 VISITS = (
     "MRN", "CSN", "Visit_no", "Visits", "Age", "Gender", "Race", "Ethnicity", "Means_of_arrival", "Triage_Temp",

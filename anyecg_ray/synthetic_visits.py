@@ -11,8 +11,8 @@ from itertools import count, islice
 
 import numpy as np
 
-from anyecg_ray.artefacts import Disturbance, disturbance
-from anyecg_ray.physiology import Course, Heart, course, heart
+from anyecg_ray.synthetic_artefacts import Disturbance, disturbance
+from anyecg_ray.synthetic_physiology import Course, Heart, course, heart
 from anyecg_ray.synthetic_tables import Draw, draws, stamp
 
 PATIENT, VISIT, SIGNAL, RESULTS, SPLIT = range(5)

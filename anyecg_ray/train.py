@@ -1,6 +1,6 @@
 """Train a network on segments with Ray Train: any number of workers, CPUs or GPUs, from weights or from scratch.
 
-Ray Data streams the training split; every worker goes through its part (learner.py), and gradients are averaged by
+Ray Data streams the training split; every worker goes through its part (train_worker.py), and gradients are averaged by
 PyTorch. After each epoch the validation split is scored, every worker a share, and a checkpoint goes to
 OUT/training: a worker that dies is replaced and goes on from there, and so does the same command after a crash of the
 whole. The best epoch becomes the bundle, its calibration and thresholds fitted on the validation split.
@@ -18,13 +18,13 @@ from pydantic import Field
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from anyecg_ray import board, calibrate, cluster, model, segments, start, storage
+from anyecg_ray import board, calibrate, cluster, initial_weights, model, segments, storage
 from anyecg_ray.augment import Augment
 from anyecg_ray.config import InputError, JobError, Location, LocationOrWord, Settings, fingerprint
-from anyecg_ray.learner import Job, learn, read_state
 from anyecg_ray.model import Bundle, IndicatorCard
 from anyecg_ray.segments import SegmentsCard
 from anyecg_ray.train_loop import Learning
+from anyecg_ray.train_worker import Job, learn, read_state
 
 
 class Train(Settings):
@@ -79,7 +79,7 @@ def train(settings: Train, between: Callable[[], None] | None = None) -> Bundle:
     settings = settings.model_copy(update={n: storage.absolute(getattr(settings, n)) for n in ("segments", "out")})
     card = _standardised(segments.read_card(settings.segments), settings.segments)
     _check(card, settings)
-    began = start.state(settings.init, settings.preset, card, settings.seed)
+    began = initial_weights.state(settings.init, settings.preset, card, settings.seed)
     print(began.told, flush=True)
     name = fingerprint([settings.model_dump(exclude={"out", "workers", "cpus_per_worker", "gpu"}), card.fingerprint])
     with cluster.connected(), board.shown(storage.join(settings.out, "training"), settings.learning.epochs) as notes:
@@ -113,7 +113,12 @@ def _standardised(card: SegmentsCard, uri: str) -> SegmentsCard:
 
 
 def _trainer(
-    settings: Train, card: SegmentsCard, began: start.Start, name: str, notes: Any, between: Callable[[], None] | None
+    settings: Train,
+    card: SegmentsCard,
+    began: initial_weights.Start,
+    name: str,
+    notes: Any,
+    between: Callable[[], None] | None,
 ) -> TorchTrainer:
     total = ray.cluster_resources()
     gpu = settings.gpu if settings.gpu is not None else total.get("GPU", 0) >= settings.workers
@@ -158,7 +163,7 @@ def _best(result: Any) -> dict[str, Any]:
         return read_state(folder)
 
 
-def _bundle(best: dict[str, Any], began: start.Start, card: SegmentsCard, settings: Train) -> Bundle:
+def _bundle(best: dict[str, Any], began: initial_weights.Start, card: SegmentsCard, settings: Train) -> Bundle:
     logits, labels, *told = best["outputs"]
     patient = told[0] if told else np.arange(len(labels))  # a checkpoint of an earlier version does not say
     indicators, column = [], 0

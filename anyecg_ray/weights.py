@@ -19,8 +19,8 @@ from anyecg_ray import analytes, model, storage
 from anyecg_ray.config import InputError, Location, Settings
 from anyecg_ray.model import Bundle, IndicatorCard
 from anyecg_ray.net1d import Net1D
+from anyecg_ray.net1d_sizes import Sizes, misfit, shapes
 from anyecg_ray.preprocess import PRESETS, TWELVE_LEADS, Recipe, recipe
-from anyecg_ray.sizes import Sizes, misfit, shapes
 
 DEFAULT_RECIPE = "ecgfounder-finetune"
 

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 
 import pyarrow as pa
-from test_publish import SPANS, staging
+from test_estimate_rows import SPANS, staging
 
 from anyecg_ray import schema
 from anyecg_ray.cli import main

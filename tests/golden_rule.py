@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from anyecg_ray.net1d import Net1D
-from anyecg_ray.sizes import Sizes
+from anyecg_ray.net1d_sizes import Sizes
 
 Z_SCORES = 1e-6 if torch.cpu._is_avx512_supported() else 5e-6
 

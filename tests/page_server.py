@@ -15,13 +15,13 @@ import numpy as np
 import uvicorn
 
 from anyecg_ray import api, weights
-from anyecg_ray.counting import Counts
 from anyecg_ray.estimating import Predicted, Served
-from anyecg_ray.forms import Intake
+from anyecg_ray.http_problems import busy
 from anyecg_ray.keys import Gate
 from anyecg_ray.limits import Admission, Limits
 from anyecg_ray.model import Calibration, Card
-from anyecg_ray.problems import busy
+from anyecg_ray.request_body import Intake
+from anyecg_ray.request_metrics import Counts
 
 CALIBRATED = Calibration(method="temperature")
 

@@ -7,9 +7,9 @@ import torch
 import wfdb
 from golden_rule import rule_state
 
+from anyecg_ray.bench_ecgfounder import filter_bandpass
 from anyecg_ray.net1d import Net1D
-from anyecg_ray.published import filter_bandpass
-from anyecg_ray.sizes import Sizes
+from anyecg_ray.net1d_sizes import Sizes
 
 ORDER = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")
 

@@ -12,13 +12,13 @@ from bad_requests import ENDS_OF_THE_CALENDAR, GOOD
 
 from anyecg_ray import api, example, limits, weights
 from anyecg_ray.backends import Compute, Estimator
-from anyecg_ray.counting import Counts, text
 from anyecg_ray.estimating import Predicted, Served
-from anyecg_ray.forms import Intake
+from anyecg_ray.http_problems import Problem, busy
 from anyecg_ray.keys import Gate, made
 from anyecg_ray.limits import MB, Admission, Limits, Rates
 from anyecg_ray.model import Bundle
-from anyecg_ray.problems import Problem, busy
+from anyecg_ray.request_body import Intake
+from anyecg_ray.request_metrics import Counts, text
 
 INDICATORS = ["potassium_high", "calcium_value"]
 

@@ -8,7 +8,7 @@ training patients are among them. `pytest -m slow -s tests/test_auroc.py` prints
 import numpy as np
 import pytest
 
-from anyecg_ray import backends, metrics, model, predictions
+from anyecg_ray import backends, metrics, model, split_scores
 from anyecg_ray.backends import CLOSE, Compute, Estimator
 from anyecg_ray.cli import main
 
@@ -46,8 +46,8 @@ def test_every_way_ranks_real_patients_alike(trained):
         (*w, None) for w in WAYS
     ]
     found = [
-        predictions.score(
-            predictions.batches(str(trained / "segments"), split, 64, bundle.card.indicators, 1),
+        split_scores.score(
+            split_scores.batches(str(trained / "segments"), split, 64, bundle.card.indicators, 1),
             bundle.card.indicators, ways, None,
         )
         for split in ("train", "val", "test")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import wfdb
 
-from anyecg_ray import bench, bench_growth, bench_marks, bench_stages, bench_table, sampling
+from anyecg_ray import bench, bench_growth, bench_marks, bench_stages, bench_table, resource_usage
 from anyecg_ray.bench_setup import Setup
 from anyecg_ray.cli import main
 from anyecg_ray.config import InputError
@@ -150,8 +150,8 @@ def samples_come(use, more):
 
 
 def test_what_is_left_out_is_not_sampled(monkeypatch):
-    monkeypatch.setattr(sampling, "EVERY_S", 0.05)
-    with sampling.sampled() as use:
+    monkeypatch.setattr(resource_usage, "EVERY_S", 0.05)
+    with resource_usage.sampled() as use:
         samples_come(use, 1)
         before = len(use.over_time["cpu"])
         use.leave_out(lambda: time.sleep(0.5))()
@@ -166,13 +166,13 @@ def test_gpus_are_sampled_where_there_is_the_tool(monkeypatch, tmp_path):
     tool.write_text("#!/bin/sh\necho '35, 1000'; echo '80, 500'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(sampling, "EVERY_S", 0.05)
-    with sampling.sampled() as use:
+    monkeypatch.setattr(resource_usage, "EVERY_S", 0.05)
+    with resource_usage.sampled() as use:
         samples_come(use, 2)
     assert use.gpu_share == 0.8
     assert use.peak("gpu_mb") == pytest.approx(524.288)
     tool.write_text("#!/bin/sh\necho 'N/A'\n")
-    with sampling.sampled() as use:
+    with resource_usage.sampled() as use:
         samples_come(use, 2)
     assert use.gpu_share == use.peak("gpu_mb") == 0
     assert set(use.over_time["gpu"]) == {None}  # JSON has no NaN

@@ -6,15 +6,15 @@ import time
 import pyarrow as pa
 import pytest
 from places import made, place
-from test_publish import SPANS, staging
+from test_estimate_rows import SPANS, staging
 from test_warehouses import KEY, published
 
 from anyecg_ray import storage, telemetry
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.delivery import Delivery
-from anyecg_ray.ending import Terminated
 from anyecg_ray.lease import Lease
 from anyecg_ray.ledger import Ledger
+from anyecg_ray.sigterm import Terminated
 from anyecg_ray.warehouses import Sink, opened
 from anyecg_ray.weights import untrained
 

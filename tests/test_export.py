@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from exported import HIGH, VALUE, counted, flags, lines, made, name, run
 from fhir.resources.R4B.observation import Observation
-from test_publish import SPANS, staging
+from test_estimate_rows import SPANS, staging
 
 from anyecg_ray import absence, export, fhir, schema, storage
 from anyecg_ray.cli import main
+from anyecg_ray.estimate_rows import publishable
 from anyecg_ray.model import load, save
-from anyecg_ray.publish import publishable
 from anyecg_ray.weights import untrained
 
 

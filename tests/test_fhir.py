@@ -10,11 +10,11 @@ from exported import counted, lines, made, name, run
 from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.device import Device
 from fhir.resources.R4B.observation import Observation
-from test_publish import SPANS, staging
+from test_estimate_rows import SPANS, staging
 
 from anyecg_ray import fhir, omop
+from anyecg_ray.estimate_rows import publishable
 from anyecg_ray.model import load
-from anyecg_ray.publish import publishable
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from anyecg_ray import keys
 from anyecg_ray.cli import main
 from anyecg_ray.config import InputError
+from anyecg_ray.http_problems import Problem
 from anyecg_ray.keys import Gate, from_text
-from anyecg_ray.problems import Problem
 
 
 def line(secret: str, name: str = "a", revoked: bool = False) -> str:

@@ -3,7 +3,7 @@
 import make_segments
 import pytest
 
-from anyecg_ray import leakage, model, start
+from anyecg_ray import initial_weights, leakage, model
 from anyecg_ray.model import Card
 from anyecg_ray.weights import Init, init
 
@@ -65,11 +65,11 @@ def test_the_card_keeps_what_all_ancestors_learnt_from():
 def test_training_starts_with_what_the_given_weights_have_learnt_from(tmp_path):
     segments = make_segments.write(tmp_path / "segments")
     bundle = init(Init(out=str(tmp_path / "b"), indicators=["potassium_high"]))
-    assert start.state(str(tmp_path / "b"), "tiny", segments, 0).learnt_from == []
+    assert initial_weights.state(str(tmp_path / "b"), "tiny", segments, 0).learnt_from == []
     trained = model.Bundle(bundle.card.model_copy(update={"trained": True, "training": training("a")}), bundle.weights)
     model.save(trained, str(tmp_path / "b"))
-    assert start.state(str(tmp_path / "b"), "tiny", segments, 0).learnt_from == ["a"]
-    assert start.state("random", "tiny", segments, 0).learnt_from == []
+    assert initial_weights.state(str(tmp_path / "b"), "tiny", segments, 0).learnt_from == ["a"]
+    assert initial_weights.state("random", "tiny", segments, 0).learnt_from == []
 
 
 def test_controls_with_too_few_patients_are_not_told_as_none():

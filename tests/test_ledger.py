@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from test_publish import SPANS, staging
+from test_estimate_rows import SPANS, staging
 
 from anyecg_ray import schema, storage
 from anyecg_ray.config import InputError

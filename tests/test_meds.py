@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from exported import counted, flags, made, run
-from test_publish import SPANS, WHEN
+from test_estimate_rows import SPANS, WHEN
 
 from anyecg_ray import meds
 from anyecg_ray.cli import main

@@ -8,7 +8,7 @@ import torch
 from golden_rule import rule_state
 
 from anyecg_ray.net1d import Net1D
-from anyecg_ray.sizes import Sizes, shapes
+from anyecg_ray.net1d_sizes import Sizes, shapes
 
 
 @pytest.mark.parametrize("leads", [1, 12])

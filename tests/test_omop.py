@@ -4,7 +4,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from exported import counted, made, name, run
-from test_publish import WHEN
+from test_estimate_rows import WHEN
 
 from anyecg_ray import omop
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from anyecg_ray.net1d import Net1D
+from anyecg_ray.net1d_sizes import Sizes
 from anyecg_ray.optimise import groups, schedule
-from anyecg_ray.sizes import Sizes
 
 NET = Net1D(Sizes(base_filters=16, filters=(16, 32, 32), blocks=(1, 1, 2)), 2)
 

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from anyecg_ray.cohort import Cohort, Prepare
+from anyecg_ray.cohort import IndexTimes, Window
 from anyecg_ray.config import InputError
-from anyecg_ray.index_times import IndexTimes, Window
 from anyecg_ray.manifest import Manifest, manifest, open_manifest
 from anyecg_ray.owners import Owners, Who, whose
 from anyecg_ray.predict import Shard
+from anyecg_ray.prepare_inputs import Inputs, Prepare
 
 LABS = """patient,encounter,time,name,value,unit
 A,1,2024-01-01T10:00:00Z,potassium,4.0,mmol/L
@@ -53,15 +53,15 @@ def indexed(folder: Path, patient: str | None) -> str:
     return out
 
 
-def cohort(folder: Path, patient: str | None = PATIENT) -> Cohort:
+def inputs(folder: Path, patient: str | None = PATIENT) -> Inputs:
     out = indexed(folder, patient)
     tables = {"labels": str(folder / "labs.csv"), "people": str(folder / "people.csv")}
     told = {"manifest": out, "out": str(folder / "out"), "indicators": ["potassium_value"], **tables}
-    return Cohort(Prepare.model_validate(told), open_manifest(out))
+    return Inputs(Prepare.model_validate(told), open_manifest(out))
 
 
 def test_results_age_sex_and_split_are_the_patient_s_own(archive: Path) -> None:
-    plan = cohort(archive)
+    plan = inputs(archive)
     assert [plan.draws.value[plan.draws.of(*who)].tolist() for who in ABC] == [
         [pytest.approx(v)] for v in (4.0, 4.2, 7.1)
     ]
@@ -72,11 +72,11 @@ def test_results_age_sex_and_split_are_the_patient_s_own(archive: Path) -> None:
 def test_a_table_that_does_not_say_of_which_patient_is_refused_by_name(archive: Path) -> None:
     (archive / "labs.csv").write_text(LABS.replace("\nA,1", "\n,1"))
     with pytest.raises(InputError, match=r"labs\.csv: an encounter's id .*name the patient in every row"):
-        cohort(archive)
+        inputs(archive)
     (archive / "labs.csv").write_text(LABS)
     (archive / "people.csv").write_text(PEOPLE.replace("\nA,1", "\n,1"))
     with pytest.raises(InputError, match=r"people\.csv: an encounter's id .*name the patient in every row"):
-        cohort(archive)
+        inputs(archive)
 
 
 def test_visits_of_nobody_named_are_of_the_manifest_s_patient_who_is_in_one_split(archive: Path) -> None:
@@ -84,18 +84,18 @@ def test_visits_of_nobody_named_are_of_the_manifest_s_patient_who_is_in_one_spli
         record(archive, "A", visit)
     (archive / "people.csv").write_text(f"{PEOPLE},2,30,F,train\n,3,30,F,test\n")
     with pytest.raises(InputError, match="1 patients are in more than one split"):
-        cohort(archive)
+        inputs(archive)
 
 
 def test_a_manifest_that_does_not_say_of_which_patient_is_refused(archive: Path) -> None:
     with pytest.raises(InputError, match=r"people\.csv: an encounter's id .*so that it names patients"):
-        cohort(archive, patient=None)
+        inputs(archive, patient=None)
 
 
 def test_encounters_of_one_patient_each_need_no_patient_in_the_manifest(archive: Path) -> None:
     for name, text in (("labs.csv", LABS), ("people.csv", PEOPLE)):
         (archive / name).write_text("".join(line for line in text.splitlines(True) if line[0] not in "AB"))
-    plan = cohort(archive, patient=None)
+    plan = inputs(archive, patient=None)
     assert plan.people[whose("1", None)][:2] == (80, "M")
     assert plan.draws.value[plan.draws.of("1", None)].tolist() == [pytest.approx(7.1)]
 

@@ -21,7 +21,7 @@ from anyecg_ray.config import InputError, JobError
 from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows
 from anyecg_ray.pack import Pack, pack
 from anyecg_ray.pack_parts import Part, plan
-from anyecg_ray.packs import GAP, TOGETHER, merged, read
+from anyecg_ray.pack_read import GAP, TOGETHER, merged, read
 from anyecg_ray.predict import Source, fetch
 from anyecg_ray.prepare import Prepare, prepare
 from anyecg_ray.preprocess import recipe

@@ -188,7 +188,7 @@ def test_what_a_crashed_run_with_another_split_left_does_not_get_in(archive: Pat
 def test_a_run_that_was_cut_off_goes_on(
     archive: Path, card: SegmentsCard, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("anyecg_ray.cohort.SHARD_WINDOWS", 32)
+    monkeypatch.setattr("anyecg_ray.prepare_inputs.SHARD_WINDOWS", 32)
     whole = prepare(settings(archive, "in shards"))
     with monkeypatch.context() as crashing:
         crashing.setattr("anyecg_ray.prepare.Progress.reach", _crash)
@@ -214,9 +214,9 @@ def _crash(*_: object) -> None:
 
 
 NAMED = """
-from anyecg_ray import cohort, manifest, unfinished
-settings = cohort.Prepare.model_validate({settings!r})
-plan = cohort.Cohort(settings, manifest.open_manifest(settings.manifest))
+from anyecg_ray import manifest, prepare_inputs, unfinished
+settings = prepare_inputs.Prepare.model_validate({settings!r})
+plan = prepare_inputs.Inputs(settings, manifest.open_manifest(settings.manifest))
 {change}
 print(unfinished.work(plan.source, plan.indicators, plan.clock, plan.draws, plan.parts, plan.people, plan.shards))
 """

@@ -5,8 +5,8 @@ from bad_requests import dat, header
 from faulty_s3 import FaultyS3
 
 from anyecg_ray import remote, storage
+from anyecg_ray.http_problems import Problem
 from anyecg_ray.limits import Limits
-from anyecg_ray.problems import Problem
 
 
 def refused(uri: str, prefix: str) -> Problem:

@@ -24,12 +24,12 @@ from ray.serve.schema import ServeDeploySchema
 from anyecg_ray import hosting, keys, model, schema
 from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.backfill import Backfill, backfill
-from anyecg_ray.intake import Ecg
 from anyecg_ray.leads import TWELVE_LEADS
 from anyecg_ray.limits import Limits
 from anyecg_ray.manifest import Manifest, manifest
 from anyecg_ray.preprocess import preprocess
 from anyecg_ray.record import decode
+from anyecg_ray.request_ecg import Ecg
 from anyecg_ray.schema import Status
 
 PLANTED = "Doe-Jane-1234567"

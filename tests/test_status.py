@@ -8,7 +8,7 @@ import time
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from test_publish import SPANS, staging
+from test_estimate_rows import SPANS, staging
 
 from anyecg_ray import storage
 from anyecg_ray.cli import main

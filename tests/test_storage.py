@@ -7,9 +7,9 @@ import pytest
 from faulty_s3 import FaultyS3
 
 from anyecg_ray import locations, storage
-from anyecg_ray.faults import status_of
 from anyecg_ray.schema import Status
 from anyecg_ray.storage import MissingObject, Range, RefusedError, StorageError, TransientError
+from anyecg_ray.storage_errors import status_of
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -7,7 +7,7 @@ import ray
 
 from anyecg_ray import cluster, spans
 from anyecg_ray.config import InputError, JobError
-from anyecg_ray.faults import StorageError
+from anyecg_ray.storage_errors import StorageError
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
 pytestmark = pytest.mark.usefixtures("on_ray")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from tensorboard_events import scalars
 
-from anyecg_ray import learner, metrics, model, segments
+from anyecg_ray import metrics, model, segments, train_worker
 from anyecg_ray import train as train_module
 from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.config import InputError
@@ -89,9 +89,12 @@ def test_calibration_knows_whose_the_validation_windows_are(store):
     job = SimpleNamespace(segments=str(store))
     ids = [i for rows in segments.batches(str(store), "val") for i in rows["patient_id"].to_pylist()]
     expected = np.unique(ids, return_inverse=True)[1]
-    np.testing.assert_array_equal(learner._patients(job, 0, 1), expected)
+    np.testing.assert_array_equal(train_worker._patients(job, 0, 1), expected)
     columns = ["patient_id", "encounter_id", "record_id"]
-    shares = [[learner._owners(rows, columns) for rows in learner._share(job, columns, rank, 2)] for rank in range(2)]
+    shares = [
+        [train_worker._owners(rows, columns) for rows in train_worker._share(job, columns, rank, 2)]
+        for rank in range(2)
+    ]
     assert [i for pair in zip(*shares, strict=True) for share in pair for i in share] == ids  # 80 windows to a part
     logits, labels = np.linspace(-2, 2, len(ids)), (np.arange(len(ids)) % 3 == 0).astype(np.float32)
     high = train_module._fitted(make_segments.HIGH, logits, labels, expected)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from anyecg_ray import learner, optimise
+from anyecg_ray import optimise, train_worker
 from anyecg_ray.augment import Augment
 from anyecg_ray.train_loop import Batch, Learning, Trainer
 
@@ -49,13 +49,15 @@ def test_what_is_left_at_the_end_of_an_epoch_makes_a_step_as_large_as_any():
     ],
 )
 def test_the_schedule_has_the_steps_that_are_taken(monkeypatch, windows, batch, accumulate):
-    monkeypatch.setattr(learner, "_tensors", lambda rows, card: Batch(torch.zeros(rows, 1, 4), torch.zeros(rows, 1)))
+    monkeypatch.setattr(
+        train_worker, "_tensors", lambda rows, card: Batch(torch.zeros(rows, 1, 4), torch.zeros(rows, 1))
+    )
     learning = Learning(batch=batch, accumulate=accumulate)
 
     def read(batch_size, **_):
         return (min(batch_size, windows - at) for at in range(0, windows, batch_size))
 
     job = SimpleNamespace(seed=0, learning=learning, card=None)
-    found = trainer(learning, learner.steps(windows, learning))
-    found.epoch(0, learner._batches(SimpleNamespace(iter_batches=read), job, 0, 0))
-    assert found.schedule.last_epoch == learner.steps(windows, learning) > 0
+    found = trainer(learning, train_worker.steps(windows, learning))
+    found.epoch(0, train_worker._batches(SimpleNamespace(iter_batches=read), job, 0, 0))
+    assert found.schedule.last_epoch == train_worker.steps(windows, learning) > 0

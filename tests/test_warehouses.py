@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 import pytest
 from packaging.requirements import Requirement
 from places import place, psql
-from test_publish import PROVENANCE, SPANS, staging
+from test_estimate_rows import PROVENANCE, SPANS, staging
 
 from anyecg_ray import schema, storage
 from anyecg_ray.cli import main
 from anyecg_ray.config import InputError, JobError
-from anyecg_ray.publish import publishable
+from anyecg_ray.estimate_rows import publishable
 from anyecg_ray.warehouses import Sink, addresses, opened, told
 from anyecg_ray.weights import untrained
 

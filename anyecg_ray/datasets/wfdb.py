@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 from anyecg_ray import labtable, storage, tables
 from anyecg_ray.config import InputError, Settings
 from anyecg_ray.datasets.found import FOLDER, Found
-from anyecg_ray.faults import below
 from anyecg_ray.labtable import Counts
 from anyecg_ray.labvalue import parse_column
 from anyecg_ray.listing import by_folder, walk
 from anyecg_ray.schema import DESCRIBING, ENCOUNTERS
+from anyecg_ray.storage_errors import below
 
 DATASET = "wfdb"
 REQUIRED = ("patient", "time", "name", "value")

@@ -11,10 +11,10 @@ import ray
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from anyecg_ray.batching import Waiting, fail, give, next_batch
 from anyecg_ray.estimating import Predicted
+from anyecg_ray.http_problems import busy
 from anyecg_ray.model import Card
-from anyecg_ray.problems import busy
-from anyecg_ray.waiting import Waiting, fail, give, next_batch
 
 Handle = DeploymentHandle[Any]
 

@@ -19,10 +19,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from anyecg_ray import remote
-from anyecg_ray.intake import Ecg, from_csv, from_files, from_signals
+from anyecg_ray.http_problems import Problem, of_validation
 from anyecg_ray.limits import Admission, Limits, in_time
 from anyecg_ray.messages import Signals, Stored
-from anyecg_ray.problems import Problem, of_validation
+from anyecg_ray.request_ecg import Ecg, from_csv, from_files, from_signals
 
 FILES = 64
 """Most parts of an upload: a record has one or two files, a multi-segment one some dozens."""

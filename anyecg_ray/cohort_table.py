@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from anyecg_ray import storage
-from anyecg_ray.index_times import WHO, Ecgs, IndexTimes, Lookup, Pairs
+from anyecg_ray.cohort import WHO, Ecgs, IndexTimes, Lookup, Pairs
+from anyecg_ray.estimate_rows import publishable
 from anyecg_ray.ledger import Ledger
 from anyecg_ray.model import Card
-from anyecg_ray.publish import publishable
 from anyecg_ray.schema import TIME, Status
 
 CHUNK = 4096

@@ -9,8 +9,8 @@ import ray
 from ray.serve.exceptions import BackPressureError
 
 from anyecg_ray import weights
-from anyecg_ray.asking import TOGETHER, UNDER_WAY, Asked
-from anyecg_ray.problems import Problem
+from anyecg_ray.http_problems import Problem
+from anyecg_ray.model_calls import TOGETHER, UNDER_WAY, Asked
 from anyecg_ray.replicas import Answered
 
 CARD = weights.untrained("tiny", ["calcium_low"], ["II"], "ecgfounder-finetune", 0).card

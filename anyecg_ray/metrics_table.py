@@ -18,7 +18,7 @@ from anyecg_ray import figures, metrics
 from anyecg_ray.bootstrap import auroc_draws, interval, mean_draws
 from anyecg_ray.machine import cores
 from anyecg_ray.model import IndicatorCard
-from anyecg_ray.predictions import Predictions
+from anyecg_ray.split_scores import Predictions
 
 LEVELS = ("window", "encounter")
 RIVALS = ("prevalence", "age_sex", "features", "compare", "first_window")

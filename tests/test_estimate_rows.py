@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from anyecg_ray import schema
+from anyecg_ray.estimate_rows import publishable
 from anyecg_ray.ledger import with_provenance
 from anyecg_ray.model import Calibration, IndicatorCard
-from anyecg_ray.publish import publishable
 from anyecg_ray.weights import untrained
 
 WHEN = datetime(2291, 3, 1, tzinfo=UTC)

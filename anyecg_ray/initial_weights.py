@@ -11,8 +11,8 @@ import torch
 from anyecg_ray import model, weights
 from anyecg_ray.config import InputError
 from anyecg_ray.model import IndicatorCard
+from anyecg_ray.net1d_sizes import Sizes
 from anyecg_ray.segments import SegmentsCard
-from anyecg_ray.sizes import Sizes
 
 HEAD = "dense."
 

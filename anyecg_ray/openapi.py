@@ -1,7 +1,7 @@
 """openapi.json: the forms of a request's body, and the problems that every route may answer with.
 
-The bodies are read by forms.py, not by FastAPI, which would read any number of bytes on the event loop; so they are
-described here.
+The bodies are read by request_body.py, not by FastAPI, which would read any number of bytes on the event loop; so they
+are described here.
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from anyecg_ray.http_problems import MEDIA_TYPE, Told
 from anyecg_ray.messages import Batch, Signals, Stored
-from anyecg_ray.problems import MEDIA_TYPE, Told
 
 ABOUT = (
     "Estimates of laboratory indicators from ECGs. **An estimate is a research output: it is not a measurement, not a "

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from anyecg_ray.beats import Morphology, Rhythm
+from anyecg_ray.synthetic_beats import Morphology, Rhythm
 
 Labs = Mapping[str, np.ndarray]
 """Analyte -> true value in the unit of analyte_table.py, a number or one a moment."""

@@ -8,8 +8,8 @@ import pytest
 
 from anyecg_ray.backfill import Backfill, backfill
 from anyecg_ray.cli import main
+from anyecg_ray.cohort import IndexTimes, Window
 from anyecg_ray.config import InputError
-from anyecg_ray.index_times import IndexTimes, Window
 from anyecg_ray.manifest import Manifest, manifest, read_rows
 from anyecg_ray.synthetic import write_archive
 from anyecg_ray.weights import Init, init

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_publish import PROVENANCE
+from test_estimate_rows import PROVENANCE
 
-from anyecg_ray import index_table, schema
+from anyecg_ray import cohort_table, schema
+from anyecg_ray.cohort import RESERVED, IndexTimes, Window
 from anyecg_ray.config import InputError
-from anyecg_ray.index_times import RESERVED, IndexTimes, Window
 from anyecg_ray.ledger import with_provenance
 from anyecg_ray.manifest import open_manifest, write_manifest
 from anyecg_ray.predict import Shard
@@ -84,7 +84,7 @@ def gathered(spans, card, tmp_path):
         uri = written(tmp_path, cohort)
         cohort = IndexTimes(uri, Window(**window))
         chosen = cohort.choose(spans, [Shard(0, 0, 5), Shard(0, 5, 3)])
-        index_table.write(cohort, Staged(), card, str(tmp_path / "out"))
+        cohort_table.write(cohort, Staged(), card, str(tmp_path / "out"))
         ids = [
             e[0] for s in chosen for e, mine in zip(ECGS[s.offset : s.offset + s.rows], s.mask(), strict=True) if mine
         ]
@@ -165,7 +165,7 @@ def test_the_same_row_twice_comes_out_twice_and_chunks_do_not_show(gathered, mon
     text = "patient_id,index_time\n" + "007,2291-03-01 12:00:00\n9,2291-03-01 12:00:00\n" * 2
     whole = gathered(text)[1]
     assert whole["n_spans"].to_pylist() == [2, 1, 2, 1]
-    monkeypatch.setattr(index_table, "CHUNK", 3)
+    monkeypatch.setattr(cohort_table, "CHUNK", 3)
     assert gathered(text)[1].equals(whole)
 
 

@@ -15,10 +15,10 @@ import pyarrow.csv
 from anyecg_ray import leads
 from anyecg_ray.formats import FLAC
 from anyecg_ray.header import NO_FILE, Header, RecordError, parse_header, renamed
+from anyecg_ray.http_problems import Problem, of_record
 from anyecg_ray.limits import Limits
 from anyecg_ray.messages import Signals
 from anyecg_ray.plan import plan, samples_of
-from anyecg_ray.problems import Problem, of_record
 from anyecg_ray.record import Record, decode, reads
 
 HEADER_BYTES = 1 << 20

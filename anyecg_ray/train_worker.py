@@ -18,13 +18,13 @@ import torch
 import torch.distributed
 from ray.train import Checkpoint
 
-from anyecg_ray import optimise, segments, start, train_loop
+from anyecg_ray import initial_weights, optimise, segments, train_loop
 from anyecg_ray.augment import Augment
 from anyecg_ray.config import JobError
 from anyecg_ray.machine import cores
 from anyecg_ray.net1d import Net1D
+from anyecg_ray.net1d_sizes import Sizes
 from anyecg_ray.segments import SegmentsCard
-from anyecg_ray.sizes import Sizes
 from anyecg_ray.train_loop import Batch, Learning, Trainer
 
 BUFFER = 2048
@@ -92,7 +92,7 @@ def _prepared(job: Job, state: dict[str, torch.Tensor], rank: int, world: int) -
     # reading takes a tenth of a core: the cores that are set aside for it learn too
     torch.set_num_threads(max(1, cores() // ray.train.get_context().get_local_world_size()))
     learning = job.learning
-    net: Any = Net1D(job.sizes, start.columns(card.indicators))
+    net: Any = Net1D(job.sizes, initial_weights.columns(card.indicators))
     net.load_state_dict(state, strict=True)
     net.to(ray.train.torch.get_device())
     groups = optimise.groups(net, learning.lr, learning.weight_decay, learning.layer_decay, job.head_only)
