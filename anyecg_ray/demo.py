@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.compute as pc
 from pydantic import Field
 
-from anyecg_ray import storage, strip
+from anyecg_ray import cluster, storage, strip
 from anyecg_ray.backfill import Backfill, backfill
 from anyecg_ray.config import Location, Settings
 from anyecg_ray.evaluate import Evaluate, evaluate
@@ -56,6 +56,11 @@ class Demo(Settings):
 
 def demo(settings: Demo) -> None:
     """Run it, print the table's head, and write the page. Raises what the verbs raise."""
+    with cluster.connected():  # once, and not for each verb
+        _all_steps(settings)
+
+
+def _all_steps(settings: Demo) -> None:
     n, minutes, seed = settings.encounters, settings.minutes, settings.seed
     archive, spans, segments, bundle, report, out = (
         storage.join(settings.out, name)

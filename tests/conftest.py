@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 
+# threads of PyTorch that wait give their core away: two files of tests run beside each other, and processes of Ray
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_log_names_a_patient() -> Iterator[None]:

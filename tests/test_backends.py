@@ -87,13 +87,16 @@ def everything_native(monkeypatch, tmp_path):
     monkeypatch.setattr(backends, "_amx", lambda: False)
 
 
-@pytest.mark.parametrize("by", [0.05, 1.0, float("nan")], ids=["coarse", "wrong", "no number"])
+COARSE, WRONG = 0.05, 1.0
+
+
 @pytest.mark.parametrize(
-    ("asked", "coarse", "taken", "left"),
+    ("asked", "coarse", "taken", "left", "by"),
     [
-        ("auto", ["bfloat16"], "int8", []), ("auto", ["int8"], "bfloat16", ["int8"]),
-        ("auto", ["int8", "bfloat16"], "float32", ["int8", "bfloat16"]),
-        ("int8", ["int8", "bfloat16"], "float32", ["int8", "bfloat16"]),
+        ("auto", ["bfloat16"], "int8", [], COARSE), ("auto", ["int8"], "bfloat16", ["int8"], COARSE),
+        ("auto", ["int8", "bfloat16"], "float32", ["int8", "bfloat16"], WRONG),
+        ("auto", ["int8", "bfloat16"], "float32", ["int8", "bfloat16"], float("nan")),
+        ("int8", ["int8", "bfloat16"], "float32", ["int8", "bfloat16"], COARSE),
     ],
 )  # fmt: skip
 def test_what_the_model_does_not_bear_is_left(monkeypatch, everything_native, by, asked, coarse, taken, left):

@@ -1,6 +1,7 @@
 """One row for everything that went in, whatever it was, and the same again however often it is asked for."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -128,8 +129,10 @@ def test_a_lost_shard_alone_is_scored_again(job, scored, tmp_path, capsys):
 
 
 def test_granularity_window_publishes_each_window(data, bundle, tmp_path, on_ray):
-    archive = data / "mitdb" / "records"
-    manifest(Manifest(archive=str(archive), out=str(tmp_path / "m.parquet"), workers=0))
+    for name in ("100s", "119s"):
+        for end in (".hea", ".dat"):
+            shutil.copy(data / "mitdb" / "records" / f"{name}{end}", tmp_path)
+    manifest(Manifest(archive=str(tmp_path), out=str(tmp_path / "m.parquet"), workers=0))
     settings = {"manifest": str(tmp_path / "m.parquet"), "bundle": bundle}
     backfill(Backfill(**settings, out=str(tmp_path / "spans")))
     backfill(Backfill(**settings, out=str(tmp_path / "windows"), granularity="window"))

@@ -105,6 +105,7 @@ def test_a_span_reads_only_its_own_bytes(data, bucket, proxy):
         assert 0.9 * size < sent <= size
 
 
+@pytest.mark.slow
 def test_packs_give_the_same_rows_with_few_requests(folder, bucket, proxy):
     upload(folder, bucket + "/archive")
     storage.remove(bucket + f"/archive/{FIRST}/00003_hr.dat")

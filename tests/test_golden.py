@@ -111,6 +111,7 @@ def test_bfloat16_on_request(expected, spans, bundle, tmp_path, on_ray):
     assert apart.mean() <= 0.003
 
 
+@pytest.mark.slow
 def test_torch_does_the_same_without_openvino(expected, spans, bundle, tmp_path, on_ray):
     rows, starts, by = scored(spans, bundle(1), tmp_path, backend="torch", precision="float32")
     assert by == ["torch cpu float32"]

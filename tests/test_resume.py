@@ -155,6 +155,7 @@ def test_a_postgres_restarted_in_the_middle(job, undisturbed, tmp_path, request,
     same(check(place), undisturbed)
 
 
+@pytest.mark.slow
 def test_two_drivers_at_once(job, undisturbed, tmp_path, request):
     place = places.made("parquet", str(tmp_path / "out"), request)
     out = Path(place.out)

@@ -122,6 +122,7 @@ def test_a_store_in_a_bucket_reads_like_a_folder(s3: str) -> None:
     np.testing.assert_allclose(back, x, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_same_seed_brings_the_same_windows_in_the_same_order_each_pass_another(
     tmp_path: Path, on_ray: None
 ) -> None:

@@ -21,7 +21,7 @@ from bad_requests import GOOD, Bad, all_of_them, dat, header, upload
 from endpoint import INDICATORS, Endpoint, Upload, bundle, free_port, running
 from ray.serve.schema import ServeDeploySchema
 
-from anyecg_ray import hosting, keys, model, schema
+from anyecg_ray import cluster, hosting, keys, model, schema
 from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.backfill import Backfill, backfill
 from anyecg_ray.leads import TWELVE_LEADS
@@ -82,13 +82,11 @@ def filled(archive, bundles, tmp_path_factory):
     """What a back-fill makes of the archive, by span and by window; made before the server takes the CPUs."""
     folder = tmp_path_factory.mktemp("filled")
     manifest(Manifest(archive=str(archive), out=str(folder / "m.parquet"), workers=0))
-    tables = []
-    for granularity in ("span", "window"):
-        out = str(folder / granularity)
-        job = {"manifest": str(folder / "m.parquet"), "bundle": bundles[0], "precision": "float32", "out": out}
-        backfill(Backfill(**job, granularity=granularity))
-        tables.append(pd.read_parquet(f"{out}/ecg_lab_estimate"))
-    return tables
+    job = {"manifest": str(folder / "m.parquet"), "bundle": bundles[0], "precision": "float32"}
+    with cluster.connected():
+        for granularity in ("span", "window"):
+            backfill(Backfill(**job, out=str(folder / granularity), granularity=granularity))
+    return [pd.read_parquet(folder / granularity / "ecg_lab_estimate") for granularity in ("span", "window")]
 
 
 def files_of(record: Path) -> list:

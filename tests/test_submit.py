@@ -47,6 +47,7 @@ def test_a_job_file_runs_on_the_cluster_and_its_lines_come_here(cluster, capfd):
     assert cluster.token not in told.out + told.err
 
 
+@pytest.mark.slow
 def test_a_backfill_uses_the_clusters_workers(cluster, capfd):
     lines = """
         synth --out archive --encounters 2 --minutes 1
