@@ -1,18 +1,22 @@
 """Write one object so that a reader sees the old one, the new one, or none, never half of one.
 
-On disk that is a rename of a file beside it; an S3 upload becomes visible when it completes.
+On disk that is a rename of a file beside it; an S3 upload becomes visible when it completes. `create` never replaces.
 """
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import fsspec
 
 from anyecg_ray.locations import filesystem, is_local
-from anyecg_ray.storage_errors import MissingObject, StorageError, explain, retried
+from anyecg_ray.storage_errors import MissingObject, StorageError, explain, retried, s3_code
+
+NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""What a file system says that gives a file one name only."""
 
 UPLOAD_PART = 16 << 20
 """Bytes of one part of an upload, and of the buffer behind it; S3 takes 10,000 of them."""
@@ -37,6 +41,7 @@ def atomic_output(uri: str) -> Iterator[IO[bytes]]:
         file.close()
         if local:
             os.replace(target, path)
+            _keep_entry(path)
     except BaseException as error:
         _discard(file, target if local else None)
         if isinstance(error, OSError):
@@ -127,3 +132,73 @@ def write_atomic(uri: str, data: bytes) -> None:
         retried(lambda: fs.pipe_file(path, data), uri)
     except StorageError as error:
         raise _unwritable(error, uri) from None
+
+
+def create(uri: str, data: bytes) -> bool:
+    """Write one object where there is none, and say whether it was written: of several writers one succeeds.
+
+    False may also mean that an earlier try of this very call was written and its answer lost. Raises StorageError.
+    """
+    fs, path = filesystem(uri)
+    try:
+        return _linked(_real(uri), data) if is_local(uri) else retried(lambda: _put_new(fs, path, data), uri)
+    except (OSError, StorageError) as error:
+        raise _unwritable(error, uri) from None
+
+
+def _linked(path: str, data: bytes) -> bool:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    whole = _beside(path)
+    try:
+        with open(whole, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(whole, path)  # unlike a rename, it never replaces what is there
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return _written_in_place(path, data)
+    finally:
+        with suppress(OSError):
+            os.unlink(whole)
+    _keep_entry(path)
+    return True
+
+
+def _written_in_place(path: str, data: bytes) -> bool:
+    """Where files cannot have two names: as exclusive, but a crash may leave half of it."""
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _put_new(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
+    try:
+        fs.pipe_file(path, data, mode="create")
+    except OSError as error:
+        if s3_code(error) in ("PreconditionFailed", "412"):
+            return False
+        if s3_code(error) != "NotImplemented":
+            raise
+        if fs.exists(path):  # a store that knows no conditional write: two writers of one moment are not told apart
+            return False
+        fs.pipe_file(path, data)
+    return True
+
+
+def _keep_entry(path: str) -> None:
+    """Let a new name survive a power cut as its content does, where the file system can."""
+    try:
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError:
+        pass

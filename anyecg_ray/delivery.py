@@ -3,8 +3,10 @@
 STAGING/_delivered/WAREHOUSE/00000012.json   what the 12th commit carries: shards, and which scoring of each
 
 The file is written first, the warehouse's commit follows, and the number moves in the same step as the rows
-(warehouses/). So the files up to the warehouse's own number are what it holds; a file beyond it was never committed
-and is written again. The same holds whether rows come fresh from the pipeline or, later, from staging.
+(warehouses/). So the files up to the warehouse's own number are what it holds. A file beyond it announces a commit of
+which nobody knows whether it is still under way, in a driver that was stopped or behind a slow network: it is never
+written over, and the next driver begins with that very commit, which counts once whoever makes it. The same holds
+whether rows come fresh from the pipeline or, later, from staging.
 """
 
 import json
@@ -12,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -20,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyecg_ray import storage, telemetry
-from anyecg_ray.config import InputError, Location, Settings
+from anyecg_ray.config import JobError, Location, Settings
 from anyecg_ray.estimate_rows import Granularity, publishable, scored
 from anyecg_ray.lease import Lease
 from anyecg_ray.ledger import Ledger
@@ -33,6 +35,9 @@ ROWS = 500_000
 
 SHARDS = 500
 """Shards of one commit at most: their names ride in it."""
+
+AT_ONCE = 32
+"""Entries of the log that are read at once."""
 
 LAST_S = 15.0
 """Seconds for the last commits of a job that was asked to end: staging keeps what they do not bring in."""
@@ -72,6 +77,14 @@ class _Shard:
     rows: pa.Table
 
 
+@dataclass
+class _Sent:
+    """A shard that a warehouse holds: which scoring of it, and the runs whose rows went there."""
+
+    version: int
+    runs: list[str]
+
+
 class Delivery:
     """What one warehouse holds of one job, and the way there."""
 
@@ -80,7 +93,8 @@ class Delivery:
         self._granularity: Granularity = ledger.job["granularity"]
         self._log = storage.join(ledger.delivered, warehouse.name)
         self._is_at(warehouse.version(ledger.job["id"]))
-        self.sent: dict[str, int] = self._read_log()
+        self._unsure = False
+        self.sent: dict[str, _Sent] = self._read_log()
         self._waiting: dict[str, _Shard] = {}
         self._since = time.monotonic()
         self._running: Future[float] | None = None
@@ -100,10 +114,13 @@ class Delivery:
 
     def waiting(self) -> list[str]:
         """Shards of the ledger whose latest rows the warehouse does not hold."""
-        return sorted(s for s, version in self._ledger.staged().items() if self.sent.get(s) != version)
+        known = {name: sent.version for name, sent in self.sent.items()}
+        return sorted(s for s, version in self._ledger.staged().items() if known.get(s) != version)
 
     def catch_up(self) -> None:
-        """Commit what is staged and waits."""
+        """Commit what an earlier driver announced, and then whatever is staged and waits."""
+        while (announced := self._announced()) is not None:
+            self._finish(announced)
         for shard in self.waiting():
             self.add(shard, self._ledger.rows(shard))
 
@@ -139,23 +156,55 @@ class Delivery:
 
     def _commit_all(self, shards: dict[str, _Shard]) -> None:
         # rows that may be there already take the longer way, so they go by themselves
-        new = {name: shard for name, shard in shards.items() if name not in self.sent}
-        changed = {name: shard for name, shard in shards.items() if name in self.sent}
+        new = {name: shard for name, shard in shards.items() if not self._may_be_there(name)}
+        changed = {name: shard for name, shard in shards.items() if name not in new}
         for some, replace in ((new, False), (changed, True)):
             if some:
                 self._commit(some, replace)
         self._ledger.save_tally()
 
+    def _may_be_there(self, shard: str) -> bool:
+        return self._unsure or shard in self.sent
+
     def _commit(self, shards: dict[str, _Shard], replace: bool) -> None:
         self._lease.check()
         self._ledger.check()
-        rows = pa.concat_tables(_numbered(i, self._published(s.rows)) for i, s in enumerate(shards.values()))
         number = self._number + 1
-        carried = {name: shard.version for name, shard in shards.items()}
-        storage.write_atomic(self._entry(number), json.dumps(carried).encode())
-        self._warehouse.commit(rows, self._ledger.job["id"], number, list(carried), replace)
+        announced = {name: _Sent(shard.version, _runs(shard.rows)) for name, shard in shards.items()}
+        if not storage.create(self._entry(number), _text(announced)) and self._read(number) != announced:
+            raise JobError(
+                f"{self._warehouse.where}: another driver announced commit {number}; run the same line again"
+            )
+        self._carry(number, announced, {name: shard.rows for name, shard in shards.items()}, replace)
+
+    def _announced(self) -> dict[str, _Sent] | None:
+        """The commit after the warehouse's last one, if an earlier driver wrote it down; None where none did."""
+        entry = self._entry(self._number + 1)
+        if not storage.exists(entry):
+            return None
+        if (found := self._read(self._number + 1)) is None:
+            storage.remove(entry)  # half of one: its commit never began
+        return found
+
+    def _finish(self, announced: dict[str, _Sent]) -> None:
+        """Make the commit, or find it made. A shard that changed since then goes as it is now, and once more later."""
+        self._lease.check()
+        rows = {name: self._ledger.rows(name) for name in announced}
+        self._carry(self._number + 1, announced, rows, any(map(self._may_be_there, announced)))
+
+    def _carry(self, number: int, announced: dict[str, _Sent], rows: dict[str, pa.Table], replace: bool) -> None:
+        some = (self._published(self._unsent(name, rows[name])) for name in announced)
+        table = pa.concat_tables(_numbered(i, part) for i, part in enumerate(some))
+        self._warehouse.commit(table, self._ledger.job["id"], number, list(announced), replace)
         self._is_at(number)
-        self.sent.update(carried)
+        self.sent.update(announced)
+
+    def _unsent(self, shard: str, rows: pa.Table) -> pa.Table:
+        """Of a shard that is there already, what was scored since: what its owner deleted meanwhile stays deleted."""
+        if self._warehouse.whole_shards or shard not in self.sent:
+            return rows
+        since = rows.filter(pc.invert(pc.is_in(rows.column("run_id"), pa.array(self.sent[shard].runs, pa.string()))))
+        return since if len(since) else rows
 
     def _is_at(self, number: int) -> None:
         """The last entry of the log whose commit the warehouse holds; `anyecg status` tells by it what is there."""
@@ -168,16 +217,30 @@ class Delivery:
     def _entry(self, number: int) -> str:
         return storage.join(self._log, f"{number:08d}.json")
 
-    def _read_log(self) -> dict[str, int]:
-        entries = storage.read_ranges([storage.Range(self._entry(n)) for n in range(1, self._number + 1)])
-        sent: dict[str, int] = {}
-        for number, entry in enumerate(entries, 1):
-            if not isinstance(entry, bytes):
-                raise InputError(
-                    f"{self._entry(number)}: gone, so nobody knows what {self._warehouse.where} holds; restore it"
-                )
-            sent.update(json.loads(entry))
-        return sent
+    def _read(self, number: int) -> dict[str, _Sent] | None:
+        """An entry of the log; None where it is not there, or not whole."""
+        try:
+            return {name: _Sent(*sent) for name, sent in json.loads(storage.read_bytes(self._entry(number))).items()}
+        except (storage.MissingObject, ValueError):
+            return None
+
+    def _read_log(self) -> dict[str, _Sent]:
+        """What the warehouse holds. Where an entry is gone nobody knows, and what is staged goes there by key again."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            entries = list(pool.map(self._read, range(1, self._number + 1)))
+        if None in entries:
+            self._unsure = True
+            gone = self._entry(entries.index(None) + 1)
+            print(f"{gone}: gone; what is staged replaces what {self._warehouse.where} holds of it", file=sys.stderr)
+        return {name: sent for entry in entries if entry for name, sent in entry.items()}
+
+
+def _text(announced: dict[str, _Sent]) -> bytes:
+    return json.dumps({name: [sent.version, sent.runs] for name, sent in announced.items()}).encode()
+
+
+def _runs(rows: pa.Table) -> list[str]:
+    return sorted(pc.unique(rows.column("run_id")).to_pylist())
 
 
 def _beside(action: Callable[[], None]) -> "Future[float]":

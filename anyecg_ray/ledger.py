@@ -70,6 +70,9 @@ class Ledger:
                 f"{self._out}: holds a back-fill whose {', '.join(differ)} differ; "
                 "give the same ones to go on with it, or another --out"
             )
+        if len(job["row_groups"]) > len(before["row_groups"]):  # so that what is scored now is compared next time
+            before = before | {"row_groups": job["row_groups"]}
+            storage.write_atomic(where, (json.dumps(before, indent=2) + "\n").encode())
         self._job = before
         self._tidy(self.refresh())
 

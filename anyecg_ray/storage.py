@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import IO, Any, NamedTuple, cast
 
 from anyecg_ray import zips
-from anyecg_ray.atomic import atomic_output, check_writable, write_atomic
+from anyecg_ray.atomic import atomic_output, check_writable, create, write_atomic
 from anyecg_ray.locations import absolute, filesystem, forget_clients, is_local, join
 from anyecg_ray.storage_errors import (
     ATTEMPTS,
@@ -28,7 +28,7 @@ from anyecg_ray.storage_errors import (
 
 __all__ = [
     "MissingObject", "RefusedError", "StorageError", "TransientError", "absolute", "atomic_output", "check_writable",
-    "filesystem", "forget_clients", "is_local", "join", "retried", "write_atomic",
+    "create", "filesystem", "forget_clients", "is_local", "join", "retried", "write_atomic",
 ]  # fmt: skip
 
 LOCAL_THREADS = 16

@@ -80,7 +80,7 @@ def explain(error: Exception, uri: str) -> StorageError:
     if name == "NoCredentialsError":
         mend = "set AWS_PROFILE or AWS_ACCESS_KEY_ID, or FSSPEC_S3_ANON=true for a public bucket"
         return _because(RefusedError(f"{uri}: no credentials; {mend}"), f"no credentials; {mend}")
-    kind = text if local else _code(error) or name
+    kind = text if local else s3_code(error) or name
     if isinstance(error, PermissionError) or name == "PartialCredentialsError":
         mend = "check the permissions" if local else "check AWS_ACCESS_KEY_ID, AWS_PROFILE or the role"
         told = RefusedError(f"{uri}: access refused ({text}); {mend}")
@@ -114,7 +114,7 @@ def _because(error: StorageError, reason: str) -> StorageError:
     return error
 
 
-def _code(error: Exception) -> str:
+def s3_code(error: Exception) -> str:
     """S3's word for what is wrong; its sentence may name the object."""
     response = getattr(error.__cause__, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""

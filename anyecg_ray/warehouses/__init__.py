@@ -75,6 +75,9 @@ class Warehouse(Protocol):
     where: str
     """For people to read; no secret in it."""
 
+    whole_shards: bool
+    """Whether a shard that changed has to come whole, because its rows are kept together."""
+
     table_sql: str | None
     """What a FROM clause says to read it; None where the warehouse has the view of the newest versions itself."""
 
@@ -162,6 +165,6 @@ def overtaken(where: str, version: int) -> JobError:
     return JobError(f"{where}: another driver of this job made its commit {version}; run the same line again")
 
 
-def same_place(*parts: str) -> str:
-    """A name for a location that may stand in a file name."""
-    return fingerprint(parts)[:8]
+def named(identity: str) -> str:
+    """A table's name in file names, by an identity of its own: its address may change, or mean another table."""
+    return fingerprint(identity)[:8]

@@ -6,7 +6,9 @@ partitions): the days of the ECGs would scatter every commit over thousands of s
 """
 
 import os
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,8 +17,11 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from anyecg_ray import storage
 from anyecg_ray.config import InputError, JobError, fingerprint
-from anyecg_ray.warehouses import attempts, model_of, overtaken, same_place
+from anyecg_ray.schema import ECG_LAB_ESTIMATE
+from anyecg_ray.warehouses import attempts, model_of, named, overtaken
 from anyecg_ray.warehouses.addresses import line
+
+T = TypeVar("T")
 
 PARTITIONS = ["model_version", "estimated_date"]
 
@@ -30,13 +35,17 @@ SEVERAL = 1
 class Delta:
     """Implements Warehouse on a folder or an s3:// prefix."""
 
+    whole_shards = False
+
     def __init__(self, uri: str, properties: dict[str, str]) -> None:
         self.where = storage.absolute(uri)
-        self.name = f"delta-{same_place(self.where)}"
         self.table_sql: str | None = f"delta_scan('{self.where}')"
         self._options = {**_from_environment(), **properties} if not storage.is_local(uri) else dict(properties)
-        if self._table() is None and (storage.folders(self.where) or storage.files(self.where)):
-            raise InputError(f"{uri}: holds files that are no Delta table; give another --sink.uri")
+        if not self._is_there():
+            if storage.folders(self.where) or storage.files(self.where):
+                raise InputError(f"{uri}: holds files that are no Delta table; give another --sink.uri")
+            self._create()
+        self.name = f"delta-{named(str(self._table().metadata().id))}"
 
     def version(self, job: str) -> int:
         """Implements Warehouse."""
@@ -51,7 +60,7 @@ class Delta:
                 table = self._table()
                 if _last(table, job) < version:
                     self._write(table, rows, job, version, shards, replace)
-                elif table is None or not _made_before(table, job, version, shards):
+                elif not _made_before(table, job, version, shards):
                     raise overtaken(self.where, version)
                 return
             except CommitFailedError:  # another job's commit of the same model came between: on top of it
@@ -60,20 +69,18 @@ class Delta:
                 raise JobError(f"{self.where}: Delta did not take a commit ({line(error, self._options)})") from None
 
     def _write(
-        self, table: DeltaTable | None, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool
+        self, table: DeltaTable, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool
     ) -> None:
         writer = f"anyecg/writer/{model_of(rows)}"
-        before = _number(job) if table is None else table.transaction_version(writer) or _number(job)
+        before = table.transaction_version(writer) or _number(job)
         several = before != _number(job)
         how: dict[str, Any] = {"mode": "append"}
         if replace or several:
             how = {"mode": "overwrite", "predicate": _of(rows)}
         write_deltalake(
-            self.where if table is None else table,
+            table,
             rows,
-            partition_by=PARTITIONS,
             schema_mode="merge",
-            storage_options=self._options or None,
             commit_properties=CommitProperties(
                 custom_metadata={
                     "anyecg.job": job, "anyecg.commit": str(version), "anyecg.shards": ",".join(shards)
@@ -87,11 +94,27 @@ class Delta:
             **how,
         )  # fmt: skip
 
-    def _table(self) -> DeltaTable | None:
+    def _is_there(self) -> bool:
+        return self._asked(lambda: DeltaTable.is_deltatable(self.where, self._options or None))
+
+    def _table(self) -> DeltaTable:
+        return self._asked(lambda: DeltaTable(self.where, storage_options=self._options or None))
+
+    def _create(self) -> None:
+        """Empty, so that the first commits of two drivers meet in one table and see each other."""
+        columns = pa.schema([*ECG_LAB_ESTIMATE, pa.field("estimated_date", pa.date32())])
+
+        def create() -> None:
+            with suppress(CommitFailedError):  # another driver did, in the same moment
+                DeltaTable.create(
+                    self.where, columns, mode="ignore", partition_by=PARTITIONS, storage_options=self._options or None
+                )
+
+        self._asked(create)
+
+    def _asked(self, action: Callable[[], T]) -> T:
         try:
-            if not DeltaTable.is_deltatable(self.where, self._options or None):
-                return None
-            return DeltaTable(self.where, storage_options=self._options or None)
+            return action()
         except (DeltaError, OSError) as error:
             raise InputError(f"{self.where}: cannot open the Delta table ({line(error, self._options)})") from None
 
@@ -100,8 +123,8 @@ def _app(job: str) -> str:
     return f"anyecg/{job}"
 
 
-def _last(table: DeltaTable | None, job: str) -> int:
-    return 0 if table is None else int(table.transaction_version(_app(job)) or 0)
+def _last(table: DeltaTable, job: str) -> int:
+    return int(table.transaction_version(_app(job)) or 0)
 
 
 def _number(job: str) -> int:

@@ -24,7 +24,7 @@ from pyiceberg.table import Table
 from anyecg_ray import storage
 from anyecg_ray.config import InputError, JobError, fingerprint
 from anyecg_ray.schema import ECG_LAB_ESTIMATE
-from anyecg_ray.warehouses import Sink, attempts, model_of, overtaken, same_place
+from anyecg_ray.warehouses import Sink, attempts, model_of, named, overtaken
 from anyecg_ray.warehouses.addresses import line, shown
 
 SEVERAL = "several"
@@ -42,20 +42,22 @@ TABLE = {
 class Iceberg:
     """Implements Warehouse on a table of a catalog."""
 
+    whole_shards = False
+
     def __init__(self, sink: Sink, out: str) -> None:
         properties = _catalog(sink, out)
         place, self._properties = properties.get("uri", str(properties.get("type"))), sink.properties
         self.where = f"{sink.table} in {shown(place)}"
-        self.name = f"iceberg-{same_place(f'{sink.table} in {place}', properties.get('warehouse', ''))}"
         self._table_name = sink.table
         self.table_sql: str | None = sink.table
         try:
             self._catalog = load_catalog("anyecg", **properties)
-            _made(self._catalog, sink.table)
+            table = _made(self._catalog, sink.table)
         except ImportError:
             raise
         except Exception as error:  # each kind of catalog has errors of its own
             raise InputError(f"{self.where}: cannot open it ({line(error, self._properties)})") from None
+        self.name = f"iceberg-{named(str(table.metadata.table_uuid))}"
 
     def version(self, job: str) -> int:
         """Implements Warehouse."""
@@ -102,7 +104,10 @@ class Iceberg:
                 transaction.append(rows, snapshot_properties=about)
 
     def _loaded(self) -> Table:
-        return self._catalog.load_table(self._table_name)
+        table = self._catalog.load_table(self._table_name)
+        # here alone, and not in the table: pyiceberg would put our rows on top of another's commit without a look at it
+        table.metadata.properties["commit.retry.num-retries"] = "0"
+        return table
 
 
 def _commit(job: str) -> str:
@@ -119,10 +124,9 @@ def _last(table: Table, job: str) -> tuple[int, str]:
     return int(number), carried
 
 
-def _made(catalog: Catalog, name: str) -> None:
+def _made(catalog: Catalog, name: str) -> Table:
     try:
-        catalog.load_table(name)
-        return
+        return catalog.load_table(name)
     except NoSuchTableError:
         pass
     try:
@@ -136,8 +140,9 @@ def _made(catalog: Catalog, name: str) -> None:
         ):
             spec.add_identity("model_version")
             spec.add_field("estimated_at", "day", "estimated_day")
-    except (TableAlreadyExistsError, CommitFailedException):  # by another driver, in the same moment
-        catalog.load_table(name)
+    except (TableAlreadyExistsError, CommitFailedException):
+        pass  # made by another driver, in the same moment
+    return catalog.load_table(name)
 
 
 def _of(rows: pa.Table) -> Any:

@@ -6,6 +6,7 @@ version belongs to one job. Folders without "=": pyarrow refuses a partition tha
 """
 
 import json
+import uuid
 from typing import Any
 
 import pyarrow as pa
@@ -14,21 +15,29 @@ import pyarrow.parquet as pq
 
 from anyecg_ray import storage
 from anyecg_ray.config import InputError
-from anyecg_ray.warehouses import model_of, overtaken, same_place
+from anyecg_ray.warehouses import model_of, named, overtaken
 
 DELIVERED = "_delivered-"
 """Before the job in the name of what tells its last commit."""
 
 
+IDENTITY = "_identity"
+"""A file with a name for the folder that it keeps where it is moved or mounted elsewhere."""
+
+
 class Parquet:
     """Implements Warehouse on a folder or an s3:// prefix."""
 
+    whole_shards = True
+
     def __init__(self, uri: str) -> None:
         self.where = storage.absolute(uri)
-        self.name = f"parquet-{same_place(self.where)}"
         self.table_sql: str | None = f"read_parquet('{self.where}/*/part-*.parquet', union_by_name => true)"
         if storage.exists(storage.join(self.where, "_delta_log")):
             raise InputError(f"{uri}: is a Delta table; give --sink.kind delta or another --sink.uri")
+        identity = storage.join(self.where, IDENTITY)
+        storage.create(identity, uuid.uuid4().hex.encode())
+        self.name = f"parquet-{named(storage.read_bytes(identity).decode())}"
 
     def version(self, job: str) -> int:
         """Implements Warehouse."""
@@ -49,13 +58,13 @@ class Parquet:
         storage.write_atomic(storage.join(self.where, _delivered(job)), json.dumps(told).encode())
 
     def _check_alone(self, job: str, model: str) -> None:
-        for file in storage.files(self.where):
-            of_another = file.startswith(DELIVERED) and file != _delivered(job)
-            if of_another and self._told(file).get("model_version") == model:
-                raise InputError(
-                    f"{self.where}: holds estimates of model version {model} from another back-fill, and files do not "
-                    "give way to each other; give another --sink.uri, or iceberg, delta or postgres"
-                )
+        files = storage.files(storage.join(self.where, model))
+        # a job whose first commit was cut off has left files and no word of it
+        if any(file.startswith("part-") and not file.startswith(f"part-{job}-") for file in files):
+            raise InputError(
+                f"{self.where}: holds estimates of model version {model} from another back-fill, and files do not "
+                "give way to each other; give another --sink.uri, or iceberg, delta or postgres"
+            )
 
     def _told(self, name: str) -> dict[str, Any]:
         try:

@@ -6,6 +6,7 @@ service.
 """
 
 import time
+import uuid
 from typing import Any
 
 import adbc_driver_manager
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.schema import ECG_LAB_ESTIMATE, TIME
-from anyecg_ray.warehouses import Sink, model_of, overtaken, same_place
+from anyecg_ray.warehouses import Sink, model_of, named, overtaken
 from anyecg_ray.warehouses.addresses import line, shown
 
 PATIENCE = 120
@@ -38,6 +39,8 @@ TYPES = {
 class Postgres:
     """Implements Warehouse on a table of a database."""
 
+    whole_shards = False
+
     def __init__(self, sink: Sink) -> None:
         self._uri = sink.uri or "postgresql://"
         schema, _, table = sink.table.partition(".")
@@ -46,11 +49,11 @@ class Postgres:
         self._schema = _name(schema)
         self.table_sql: str | None = None
         self.where = f"{sink.table} in {shown(self._uri)}"
-        self.name = f"postgres-{same_place(f'{sink.table} in {self._uri}')}"
         try:
-            self._do(self._create)
+            identity = self._do(self._create)
         except adbc_driver_manager.Error as error:
             raise InputError(f"{self.where}: cannot open it ({line(error, {})})") from None
+        self.name = f"postgres-{named(identity)}"
 
     def version(self, job: str) -> int:
         """Implements Warehouse."""
@@ -94,7 +97,8 @@ class Postgres:
         )
         cursor.execute("DROP TABLE anyecg_incoming")
 
-    def _create(self, cursor: Any) -> None:
+    def _create(self, cursor: Any) -> str:
+        """Make what is not there; returns the table's identity, which a dump and a new address leave as it is."""
         # IF NOT EXISTS races with itself: two back-fills that begin together take turns
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('anyecg'))")
         cursor.execute("SET LOCAL client_min_messages = warning")
@@ -108,12 +112,15 @@ class Postgres:
                 f"CREATE TABLE IF NOT EXISTS {self._commits} (job text, version bigint, model_version text, "
                 "shards text, at timestamptz DEFAULT now(), PRIMARY KEY (job, version))"
             )
+            cursor.execute(f"COMMENT ON TABLE {self._commits} IS 'anyecg {uuid.uuid4()}'")
             self._create_view(cursor)
         # who may only insert can go on with a table that has all columns
         if missing := [f for f in ECG_LAB_ESTIMATE if f.name not in self._columns(cursor)]:
             for field in missing:
                 cursor.execute(f"ALTER TABLE {self._table} ADD COLUMN {_column(field.with_nullable(True))}")
             self._create_view(cursor)
+        cursor.execute("SELECT obj_description($1::regclass, 'pg_class')", (self._commits,))
+        return str(cursor.fetchone()[0])
 
     def _create_view(self, cursor: Any) -> None:
         cursor.execute(
