@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from anyecg_ray import tables
 from anyecg_ray.analytes import Analyte, conversion, find, slug
-from anyecg_ray.labvalue import SIDES, Reason, Results, beyond, encode
+from anyecg_ray.labvalue import SENTINELS, SIDES, Reason, Results, beyond, encode
 from anyecg_ray.schema import LABELS, TIME
 from anyecg_ray.units import ucum
 
@@ -129,7 +129,7 @@ def _range(rows: Mapping[str, pa.Array], n: int) -> tuple[np.ndarray, np.ndarray
     nothing = pa.nulls(n, pa.string())
     low, high = (tables.numbers(rows.get(name, nothing)).copy() for name in ("low", "high"))
     for limit in (low, high):
-        limit[np.isin(limit, [s for s in (-999.0, -9999.0, 999999.0, 9999999.0)])] = np.nan
+        limit[np.isin(limit, list(SENTINELS))] = np.nan
     high[(high == 0) & ~(low < 0)] = np.nan
     low[(low == 0) & np.isnan(high)] = np.nan
     upside_down = low > high

@@ -72,6 +72,7 @@ def test_several_names_make_one_analyte_and_strangers_keep_theirs():
         (5.1, 3.5, (None, None)),
         (0.0, None, (None, None)),
         (-999.0, 999999.0, (None, None)),
+        (-99999.0, 99999999.0, (None, None)),
     ],
 )
 def test_ranges_that_are_none(low, high, expected):
