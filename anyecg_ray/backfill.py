@@ -112,7 +112,7 @@ def backfill(settings: Backfill, watch: Watch = iter) -> Counter[str]:
     with Lease(ledger.staging, {"verb": "backfill", "manifest": settings.manifest}) as lease:
         ledger.claim(claimed(settings, manifest, card, cohort))
         warehouse = opened(settings.sink, settings.out)
-        work = _Work(settings, source, card, ledger, lease)
+        work = _Work(settings, manifest, source, card, ledger, lease)
         lease.tell(shards=len(shards), spans=sum(shard.length for shard in shards))
         todo = work.left(shards)
         delivery = Delivery(ledger, warehouse, card, settings.sink.every, lease)
@@ -141,8 +141,10 @@ def plan(uri: str, shard_spans: int) -> Iterator[Shard]:
 class _Work:
     """One run over one output."""
 
-    def __init__(self, settings: Backfill, source: Source, card: Card, ledger: Ledger, lease: Lease) -> None:
-        self._settings, self._source, self._card = settings, source, card
+    def __init__(
+        self, settings: Backfill, manifest: ManifestFile, source: Source, card: Card, ledger: Ledger, lease: Lease
+    ) -> None:
+        self._settings, self._manifest, self._source, self._card = settings, manifest, source, card
         self._ledger, self._lease = ledger, lease
 
     def left(self, shards: list[Shard]) -> list[Shard]:
@@ -211,8 +213,8 @@ class _Work:
         )
 
     def _told(self, run: Run) -> dict[str, Any]:
-        """The run manifest."""
-        manifest, card = open_manifest(self._settings.manifest), self._card
+        """What is written down of the run, whatever ended it: from memory, since storage may be what failed."""
+        manifest, card = self._manifest, self._card
         settings = told(self._settings.model_dump())
         return {
             **run.told(),

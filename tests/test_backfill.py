@@ -190,6 +190,24 @@ def test_too_many_errors_fail_the_job(bundle, tmp_path, on_ray):
     assert "--max-error-rate" in told["last_error"]
 
 
+def test_what_ended_a_run_is_told_though_its_manifest_is_gone(job, scored, tmp_path):
+    """The run's record is written at the end, and reads nothing from a storage that may be what failed."""
+    moved = tmp_path / "m.parquet"
+    shutil.copy(job.manifest, moved)
+    settings = job.model_copy(update={"manifest": str(moved), "out": str(tmp_path / "out")})
+
+    def watch(blocks):
+        for _ in blocks:
+            moved.unlink()
+            raise JobError("stopped by its watcher")
+        yield
+
+    with pytest.raises(JobError, match="stopped by its watcher"):
+        backfill(settings, watch)
+    (file,) = Path(settings.out, "runs").iterdir()
+    assert json.loads(file.read_text())["manifest"]["rows"] == 257
+
+
 def test_more_failures_than_stop_a_job_can_be_tried_again(bundle, tmp_path, on_ray, monkeypatch):
     write_broken(tmp_path / "archive")
     manifest(Manifest(archive=str(tmp_path / "archive"), out=str(tmp_path / "m.parquet"), workers=0))
