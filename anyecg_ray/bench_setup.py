@@ -58,7 +58,7 @@ class Setup:
     def rows(self) -> pa.Table:
         """The whole manifest."""
         uri = self.source.manifest
-        return pa.concat_tables(read_rows(uri, g, 0, n) for g, n in enumerate(open_manifest(uri).row_groups))
+        return pa.concat_tables(read_rows(uri, g) for g in range(len(open_manifest(uri).row_groups)))
 
     @cached_property
     def fetched(self) -> list[Fetched]:

@@ -146,8 +146,8 @@ def picture(settings: Demo, rows: pd.DataFrame) -> str | None:
 def _strip(settings: Demo, span_id: str, second: float) -> tuple[np.ndarray, float]:
     """Ten seconds of lead II, (samples,) in millivolts, and their rate."""
     uri = storage.join(settings.out, "manifest.parquet")
-    for group, length in enumerate(open_manifest(uri).row_groups):
-        rows = read_rows(uri, group, 0, length)
+    for group in range(len(open_manifest(uri).row_groups)):
+        rows = read_rows(uri, group)
         rows = rows.filter(pc.equal(rows.column("span_id"), span_id))
         if len(rows):
             break

@@ -76,10 +76,15 @@ def span_seconds(uri: str) -> Iterator[np.ndarray]:
     with storage.open_input(uri, cache="none") as raw:
         file = pq.ParquetFile(raw, pre_buffer=True)
         for group in range(file.metadata.num_row_groups):
-            rows = file.read_row_group(group, columns=["n_samples", "fs"])
-            samples, fs = (rows.column(name).to_numpy().astype(np.float64) for name in ("n_samples", "fs"))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                yield np.nan_to_num(samples / fs, nan=0.0, posinf=0.0)
+            yield seconds_of(file.read_row_group(group, columns=["n_samples", "fs"]))
+
+
+def seconds_of(rows: pa.Table) -> np.ndarray:
+    """Seconds of each span, (rows,) float64; 0 where nobody knows: a row that could not be read has no rate."""
+    samples, fs = (rows.column(name).to_numpy().astype(np.float64) for name in ("n_samples", "fs"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        seconds: np.ndarray = np.nan_to_num(samples / fs, nan=0.0, posinf=0.0)
+    return seconds
 
 
 def _with_file(uri: str, action: Callable[[pq.ParquetFile], T]) -> T:

@@ -25,7 +25,7 @@ from anyecg_ray import leads, pack_read, storage, telemetry
 from anyecg_ray.backends import Compute, Estimator
 from anyecg_ray.config import Settings
 from anyecg_ray.header import RecordError
-from anyecg_ray.manifest import read_rows
+from anyecg_ray.manifest_file import read_rows, seconds_of
 from anyecg_ray.model import load
 from anyecg_ray.preprocess import Recipe, Windows, preprocess
 from anyecg_ray.record import Bytes, decode, reads
@@ -138,7 +138,7 @@ def windows_of(source: Source, shard: Shard, index: int) -> Iterator[pa.Table]:
     rows = read_rows(source.manifest, shard.row_group, shard.offset, shard.rows)
     if shard.chosen is not None:
         rows = rows.filter(pa.array(shard.mask()))
-    pieces = [rows.slice(a, b - a) for a, b in _cuts(rows, source.recipe)]
+    pieces = [rows.slice(a, b - a) for a, b in cuts(rows, source.recipe.seconds, PIECE_WINDOWS)]
     with ThreadPoolExecutor(1) as ahead:
         fetching = ahead.submit(fetch, pieces[0], source) if pieces else None
         for i, piece in enumerate(pieces):
@@ -222,13 +222,13 @@ def _scored_span(span: Fetched, recipe: Recipe) -> Windows:
         return Windows.none(recipe, Status.UNREADABLE, f"{type(error).__name__}: {error}"[:200])
 
 
-def _cuts(rows: pa.Table, recipe: Recipe) -> list[tuple[int, int]]:
-    """Row ranges of at most PIECE_WINDOWS windows, told by the lengths in the manifest."""
-    samples = rows.column("n_samples").to_numpy(zero_copy_only=False)
-    with np.errstate(divide="ignore", invalid="ignore"):  # rows that could not be read have no rate
-        seconds = samples / rows.column("fs").to_numpy(zero_copy_only=False)
-    windows = np.maximum(np.nan_to_num(seconds, nan=0.0, posinf=0.0) // recipe.seconds, 1)
-    piece = (np.cumsum(windows) - 1) // PIECE_WINDOWS
+def cuts(rows: pa.Table, window_s: float, most: int) -> list[tuple[int, int]]:
+    """Row ranges (first, stop) of about `most` windows, told by the lengths in the manifest.
+
+    rows: `n_samples` and `fs` of spans; window_s: seconds of a window.
+    """
+    windows = np.maximum(seconds_of(rows) // window_s, 1)
+    piece = (np.cumsum(windows) - 1) // most
     edges = np.flatnonzero(np.diff(piece, prepend=-1, append=np.inf))
     return [(int(a), int(b)) for a, b in itertools.pairwise(edges.tolist())]
 

@@ -21,7 +21,7 @@ from anyecg_ray.datasets import mc_med, mimic_iv_ecg, ptb_xl, wfdb
 from anyecg_ray.labtable import Counts
 from anyecg_ray.manifest import ManifestFile, read_rows
 from anyecg_ray.owners import Owners, Who, key, whose
-from anyecg_ray.predict import Shard, Source
+from anyecg_ray.predict import Shard, Source, cuts
 from anyecg_ray.schema import DESCRIBING
 from anyecg_ray.splits import PARTS, Person, Split
 
@@ -97,7 +97,7 @@ class Inputs:
         self.recipe = weights.named_recipe(settings.recipe, tuple(settings.leads))
         self.source = Source(settings.manifest, records, self.recipe)
         self.counts: Counts = Counts()
-        self.shards, present = _shards(manifest, settings.manifest)
+        self.shards, present = _shards(manifest, self.recipe.seconds)
         people = _people(self.dataset, self.archive, settings)
         found = _recorded(people, present, settings.people or self.archive)
         # whom the table does not name the manifest may, and a patient is in one split
@@ -215,16 +215,12 @@ def _labels(dataset: str, archive: str, settings: Prepare, counts: Counts) -> It
     return wfdb.labels(settings.labels, counts)
 
 
-def _shards(manifest: ManifestFile, uri: str) -> tuple[list[Shard], set[Who]]:
+def _shards(manifest: ManifestFile, window_s: float) -> tuple[list[Shard], set[Who]]:
     """The manifest cut into shards of about SHARD_WINDOWS, and the encounters and patients that are recorded."""
     shards: list[Shard] = []
     present: set[Who] = set()
-    for group, rows in enumerate(manifest.row_groups):
-        table = read_rows(uri, group, 0, rows)
-        present |= set(zip(table["encounter_id"].to_pylist(), table["patient_id"].to_pylist(), strict=True))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            seconds = table["n_samples"].to_numpy() / table["fs"].to_numpy()
-        windows = np.cumsum(np.maximum(np.nan_to_num(seconds, posinf=0.0) // 10, 1))
-        edges = np.flatnonzero(np.diff((windows - 1) // SHARD_WINDOWS, prepend=-1, append=np.inf))
-        shards += [Shard(group, int(a), int(b - a)) for a, b in itertools.pairwise(edges.tolist())]
+    for group in range(len(manifest.row_groups)):
+        rows = read_rows(manifest.uri, group, columns=["encounter_id", "patient_id", "n_samples", "fs"])
+        present |= set(zip(rows["encounter_id"].to_pylist(), rows["patient_id"].to_pylist(), strict=True))
+        shards += [Shard(group, a, b - a) for a, b in cuts(rows, window_s, SHARD_WINDOWS)]
     return shards, present
