@@ -98,6 +98,11 @@ class Results(NamedTuple):
     censored: np.ndarray
     reason: np.ndarray
 
+    @classmethod
+    def uncensored(cls, value: np.ndarray, reason: np.ndarray) -> "Results":
+        """Results none of which is a bound."""
+        return cls(value, np.full(len(value), "", dtype=object), reason)
+
     def prefer(self, number: np.ndarray) -> "Results":
         """The source's own number where it gives one, with the bound's sign from the text. number: (n,) with NaN."""
         sentinel = np.isin(number, list(SENTINELS))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from anyecg_ray import storage
-from anyecg_ray.datasets.found import Found
+from anyecg_ray.datasets.found import OLDEST, Found
 from anyecg_ray.header import NO_FILE, Header, RecordError, parse_header, renamed
 from anyecg_ray.plan import samples_of
 from anyecg_ray.schema import MANIFEST, Status
@@ -29,9 +29,6 @@ IN_FLIGHT = pa.schema(
     [f.with_type(pa.dictionary(pa.int32(), pa.string())) if f.name == "header" else f for f in MANIFEST]
 )
 """MANIFEST with each header once, however many spans share it."""
-
-OLDEST = 89.0
-"""Years of the highest age that archives tell; 300 stands for more, which becomes 90."""
 
 
 class Indexed(NamedTuple):

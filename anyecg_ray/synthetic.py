@@ -27,6 +27,7 @@ from anyecg_ray import storage
 from anyecg_ray.config import InputError, Location, Settings
 from anyecg_ray.machine import cores
 from anyecg_ray.progress import Progress
+from anyecg_ray.splits import PARTS
 from anyecg_ray.synthetic_artefacts import disturb
 from anyecg_ray.synthetic_beats import beats, breathing, draw, fibrillation, with_ectopics
 from anyecg_ray.synthetic_physiology import affected, heart_rate
@@ -37,8 +38,6 @@ GAIN = 400
 """ADC units per mV; MC-MED's is not known to us."""
 LOST = -32768
 """WFDB's mark of an invalid sample in format 16."""
-
-PARTS = (("train", 0.8), ("val", 0.1), ("test", 0.1))
 
 CHUNK = 8
 """Visits that a process makes at a time."""
@@ -235,7 +234,7 @@ def random_split(planned: Sequence[Visit], seed: int) -> dict[str, list[str]]:
     numbers = sorted({v.patient.number for v in planned})
     ranked = sorted(numbers, key=lambda n: generator(seed, SPLIT, n).random())
     part = {n: _part(rank, len(ranked)) for rank, n in enumerate(ranked)}
-    return {name: [v.csn for v in planned if part[v.patient.number] == name] for name, _ in PARTS}
+    return {name: [v.csn for v in planned if part[v.patient.number] == name] for name in PARTS}
 
 
 def chrono_split(planned: Sequence[Visit]) -> dict[str, list[str]]:
@@ -244,7 +243,7 @@ def chrono_split(planned: Sequence[Visit]) -> dict[str, list[str]]:
     A patient belongs where the first visit falls, so that each part lies after the one before.
     """
     ordered = sorted(planned, key=lambda v: (v.arrival, v.csn))
-    parts: dict[str, list[str]] = {name: [] for name, _ in PARTS}
+    parts: dict[str, list[str]] = {name: [] for name in PARTS}
     home: dict[int, str] = {}
     for rank, v in enumerate(ordered):
         part = _part(rank, len(ordered))

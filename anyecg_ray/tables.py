@@ -246,6 +246,12 @@ def _number(text: str | None) -> float:
         return float("nan")
 
 
+def sex(column: pa.Array) -> pa.Array:
+    """F or M by a word's first letter, in either case; else null."""
+    letter = pc.utf8_upper(pc.utf8_slice_codeunits(texts(column), 0, 1))
+    return pc.if_else(pc.is_in(letter, pa.array(["F", "M"])), letter, None)
+
+
 def times(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """(timestamp[us, UTC], bool (n,): a text was there but no time could be read from it).
 

@@ -16,14 +16,13 @@ import pyarrow.compute as pc
 
 from anyecg_ray import labtable, storage, tables
 from anyecg_ray.config import InputError, Settings
-from anyecg_ray.datasets.found import FOLDER, Found
+from anyecg_ray.datasets.found import FOLDER, Found, encounter_rows
 from anyecg_ray.labtable import Counts
 from anyecg_ray.labvalue import Reason, parse_column
 from anyecg_ray.listing import by_folder, walk
-from anyecg_ray.schema import ENCOUNTERS
+from anyecg_ray.splits import PARTS
 
 DATASET = "mc-med"
-PARTS = ("train", "val", "test")
 VISITS = ("MRN", "CSN", "Age", "Gender", "Arrival_time")
 DESCRIBED = {"acuity": "Triage_acuity", "disposition": "ED_dispo", "race": "Race", "ethnicity": "Ethnicity"}
 MORE_OF_VISITS = ("Departure_time", *DESCRIBED.values())
@@ -118,18 +117,16 @@ def encounters(archive: str) -> Iterator[pa.RecordBatch]:
     for batch in tables.batches(table(archive, "visits.csv"), VISITS, MORE_OF_VISITS):
         csn = tables.identifiers(batch["CSN"])
         columns = {
-            "dataset": pa.repeat(DATASET, len(batch)),
             "patient_id": tables.identifiers(batch["MRN"]),
             "encounter_id": csn,
             "start_time": tables.times(batch["Arrival_time"])[0],
             "end_time": tables.times(batch["Departure_time"])[0],
             "age": pa.array(tables.numbers(batch["Age"]), pa.float32(), from_pandas=True),
-            "sex": _sex(batch["Gender"]),
+            "sex": tables.sex(batch["Gender"]),
             **{name: _part(csn, parts) for name, parts in splits.items()},
-            "split_fold": pa.nulls(len(batch), pa.string()),
             **{name: tables.texts(batch[column]) for name, column in DESCRIBED.items()},
         }
-        yield pa.record_batch([columns[name] for name in ENCOUNTERS.names], schema=ENCOUNTERS)
+        yield encounter_rows(DATASET, columns)
 
 
 def labels(archive: str, counts: Counts | None = None) -> Iterator[pa.RecordBatch]:
@@ -217,11 +214,6 @@ def without_files(claimed: dict[str, int], found: Iterable[str]) -> list[str]:
     """Visits whose segments the summary claims but of which none was found, in order. found: CSNs that have records."""
     have = set(found)
     return sorted(csn for csn, segments in claimed.items() if segments > 0 and csn not in have)
-
-
-def _sex(gender: pa.Array) -> pa.Array:
-    letter = pc.utf8_upper(pc.utf8_slice_codeunits(tables.texts(gender), 0, 1))
-    return pc.if_else(pc.is_in(letter, pa.array(["F", "M"])), letter, None)
 
 
 def _part(csn: pa.Array, parts: dict[str, str]) -> pa.Array:

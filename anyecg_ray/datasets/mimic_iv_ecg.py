@@ -13,10 +13,9 @@ import pyarrow.compute as pc
 
 from anyecg_ray import labtable, storage, tables
 from anyecg_ray.analytes import BY_KEY
-from anyecg_ray.datasets.found import Found, listed
+from anyecg_ray.datasets.found import Found, encounter_rows, listed
 from anyecg_ray.labtable import Counts
 from anyecg_ray.labvalue import Reason, Results, parse_column
-from anyecg_ray.schema import ENCOUNTERS
 
 DATASET = "mimic-iv-ecg"
 EXCLUDED = ("50934", "50947", "51678")
@@ -59,20 +58,17 @@ def encounters(archive: str, hosp: str | None = None) -> Iterator[pa.RecordBatch
     """
     people = None if hosp is None else patients(hosp)
     for batch in tables.batches(table(archive, "record_list.csv"), ("subject_id", "study_id", "ecg_time")):
-        n = len(batch)
         subject = tables.identifiers(batch["subject_id"])
         when = tables.times(batch["ecg_time"])[0]
         age, sex = _age_and_sex(subject, when, people)
         columns = {
-            "dataset": pa.repeat(DATASET, n),
             "patient_id": subject,
             "encounter_id": tables.identifiers(batch["study_id"]),
             "start_time": when,
             "age": age,
             "sex": sex,
         }
-        filled = [columns.get(f.name, pa.nulls(n, f.type)) for f in ENCOUNTERS]
-        yield pa.record_batch(filled, schema=ENCOUNTERS)
+        yield encounter_rows(DATASET, columns)
 
 
 def patients(hosp: str) -> pa.Table:
@@ -183,7 +179,7 @@ def _measure(batch: pa.RecordBatch, name: str, value: np.ndarray, unit: str, cou
         "component": pa.repeat(name, n),
         "unit": pa.repeat(unit, n),
     }
-    return labtable.label_batch(rows, Results(value, np.full(n, "", dtype=object), reason), DATASET, counts)
+    return labtable.label_batch(rows, Results.uncensored(value, reason), DATASET, counts)
 
 
 def _within(column: pa.Array, low: float, high: float) -> np.ndarray:
@@ -198,7 +194,4 @@ def _age_and_sex(subject: pa.Array, when: pa.Array, people: pa.Table | None) -> 
     anchor_age, anchor_year = (tables.numbers(found[c].combine_chunks()) for c in ("anchor_age", "anchor_year"))
     year = pc.year(when).cast(pa.float64()).to_numpy(zero_copy_only=False)
     age = np.minimum(anchor_age + year - anchor_year, 91)
-    gender = found["gender"].combine_chunks()
-    return pa.array(age, pa.float32(), from_pandas=True), pc.if_else(
-        pc.is_in(gender, pa.array(["F", "M"])), gender, None
-    )
+    return pa.array(age, pa.float32(), from_pandas=True), tables.sex(found["gender"].combine_chunks())

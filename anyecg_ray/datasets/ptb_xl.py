@@ -18,16 +18,13 @@ import pyarrow as pa
 
 from anyecg_ray import labtable, storage, tables
 from anyecg_ray.config import Settings
-from anyecg_ray.datasets.found import Found, listed
+from anyecg_ray.datasets.found import OLDEST, Found, encounter_rows, listed
 from anyecg_ray.labtable import Counts
 from anyecg_ray.labvalue import Reason, Results
-from anyecg_ray.schema import ENCOUNTERS
 
 DATASET = "ptb-xl"
 COLUMNS = ("ecg_id", "patient_id", "age", "sex", "recording_date", "scp_codes", "strat_fold")
 SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
-OLDEST = 89.0
-"""Ages above it are written as 300, for privacy."""
 
 
 class PtbXl(Settings):
@@ -48,10 +45,8 @@ def records(archive: str, settings: PtbXl) -> Iterator[list[Found]]:
 def encounters(archive: str) -> Iterator[pa.RecordBatch]:
     """ENCOUNTERS: every ECG. Folds 1–8 are train, 9 val, 10 test; ages above 89 come out as 90."""
     for batch in _database(archive):
-        n = len(batch)
         age = tables.numbers(batch["age"])
         columns = {
-            "dataset": pa.repeat(DATASET, n),
             "patient_id": tables.identifiers(batch["patient_id"]),
             "encounter_id": tables.identifiers(batch["ecg_id"]),
             "start_time": tables.times(batch["recording_date"])[0],
@@ -59,7 +54,7 @@ def encounters(archive: str) -> Iterator[pa.RecordBatch]:
             "sex": pa.array([{0.0: "M", 1.0: "F"}.get(s) for s in tables.numbers(batch["sex"])], pa.string()),
             "split_fold": pa.array([_part(fold) for fold in tables.numbers(batch["strat_fold"])], pa.string()),
         }
-        yield pa.record_batch([columns.get(f.name, pa.nulls(n, f.type)) for f in ENCOUNTERS], schema=ENCOUNTERS)
+        yield encounter_rows(DATASET, columns)
 
 
 def labels(archive: str, min_likelihood: float = 0, counts: Counts | None = None) -> Iterator[pa.RecordBatch]:
@@ -127,7 +122,7 @@ def _diagnosis(
     ]
     reason = np.array([Reason.UNCERTAIN if flag == "" else "" for flag in flags], dtype=object)
     value = np.array([np.nan if s is None else s for s in stated], dtype=np.float64)
-    return _rows(batch, name, Results(value, np.full(len(value), "", dtype=object), reason), "%", flags, counts)
+    return _rows(batch, name, Results.uncensored(value, reason), "%", flags, counts)
 
 
 def _demographics(batch: pa.RecordBatch, counts: Counts) -> Iterator[pa.RecordBatch]:
@@ -138,7 +133,7 @@ def _demographics(batch: pa.RecordBatch, counts: Counts) -> Iterator[pa.RecordBa
     flags = [{0.0: "high", 1.0: "normal"}.get(s, "") for s in sex]
     missing = np.where(np.isnan(sex), str(Reason.EMPTY), "").astype(object)
     male = np.where(np.isnan(sex), np.nan, (sex == 0).astype(np.float64))
-    yield _rows(batch, "sex_male", Results(male, np.full(len(sex), "", dtype=object), missing), "", flags, counts)
+    yield _rows(batch, "sex_male", Results.uncensored(male, missing), "", flags, counts)
 
 
 def _rows(

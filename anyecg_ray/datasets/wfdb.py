@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 
 from anyecg_ray import labtable, storage, tables
 from anyecg_ray.config import InputError, Settings
-from anyecg_ray.datasets.found import FOLDER, Found
+from anyecg_ray.datasets.found import FOLDER, Found, encounter_rows
 from anyecg_ray.labtable import Counts
 from anyecg_ray.labvalue import parse_column
 from anyecg_ray.listing import by_folder, walk
-from anyecg_ray.schema import DESCRIBING, ENCOUNTERS
+from anyecg_ray.schema import DESCRIBING
 from anyecg_ray.storage_errors import below
 
 DATASET = "wfdb"
@@ -155,20 +155,17 @@ def encounters(uri: str) -> Iterator[pa.RecordBatch]:
     tables.require(uri, tables.columns(uri), PEOPLE, MORE_OF_PEOPLE)
     for batch in tables.batches(uri, PEOPLE, (*MORE_OF_PEOPLE, *DESCRIBING)):
         patient = tables.identifiers(batch["patient"])
-        sex = pc.utf8_upper(pc.utf8_slice_codeunits(tables.texts(batch["sex"]), 0, 1))
         columns = {
-            "dataset": pa.repeat(DATASET, len(batch)),
             "patient_id": patient,
             "encounter_id": pc.coalesce(tables.identifiers(batch["encounter"]), patient),
             "start_time": tables.times(batch["start"])[0],
             "end_time": tables.times(batch["end"])[0],
             "age": pa.array(tables.numbers(batch["age"]), pa.float32(), from_pandas=True),
-            "sex": pc.if_else(pc.is_in(sex, pa.array(["F", "M"])), sex, None),
+            "sex": tables.sex(batch["sex"]),
             "split_fold": _split(uri, tables.texts(batch["split"])),
             **{name: tables.texts(batch[name]) for name in DESCRIBING},
         }
-        filled = [columns.get(f.name, pa.nulls(len(batch), f.type)) for f in ENCOUNTERS]
-        yield pa.record_batch(filled, schema=ENCOUNTERS)
+        yield encounter_rows(DATASET, columns)
 
 
 def _check(uri: str, batch: pa.RecordBatch) -> None:
