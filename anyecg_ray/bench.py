@@ -6,7 +6,6 @@ with the pipeline, which stands still meanwhile: what else a shared machine does
 how ECGFounder's own code does it (bench_ecgfounder.py). The same records go through all of them, from the page cache.
 """
 
-import json
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +26,7 @@ from anyecg_ray import (
     bench_stages,
     bench_table,
     bench_train,
+    json_file,
     storage,
 )
 from anyecg_ray.backends import Compute
@@ -129,7 +129,7 @@ def bench(settings: Bench) -> dict[str, Any]:
     figures |= {**_used(use), **measured, "over_time": use.over_time}
     bench_table.show(figures)
     if settings.json_file:
-        storage.write_atomic(settings.json_file, (json.dumps(figures, indent=2, default=str) + "\n").encode())
+        json_file.write(settings.json_file, figures)
     return figures
 
 

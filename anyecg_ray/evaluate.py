@@ -5,7 +5,6 @@ and none is given where there are too few. Thresholds and calibration are the bu
 """
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from anyecg_ray import (
     __version__,
     baselines,
     bootstrap,
+    json_file,
     leakage,
     metrics,
     metrics_table,
@@ -241,7 +241,7 @@ def _write(it: Evaluation) -> None:
         "indicators": it.overall(),
         "curves": curves(it),
     }
-    storage.write_atomic(storage.join(out, "report.json"), (json.dumps(told, indent=2, default=str) + "\n").encode())
+    json_file.write(storage.join(out, "report.json"), told)
     storage.write_atomic(
         storage.join(out, "report.html"), report.page(it, tiers(it.overall()), PAPER, curves(it)).encode()
     )

@@ -5,7 +5,6 @@ another it watches for a sign of life before it takes over. Two that start in th
 one's name stands, and the other finds that out before it commits anything.
 """
 
-import json
 import os
 import socket
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from anyecg_ray import storage
+from anyecg_ray import json_file, storage
 from anyecg_ray.config import InputError, JobError
 
 FILE = "_driver.json"
@@ -84,16 +83,16 @@ class Lease:
 
     def _write(self) -> None:
         with self._lock:
-            text = json.dumps({**self._told, "beat_at": time.time()}, indent=2, default=str)
-        storage.write_atomic(self._uri, text.encode())
+            told = {**self._told, "beat_at": time.time()}
+        json_file.write(self._uri, told)
 
 
 def read(uri: str) -> dict[str, Any] | None:
     """What the driver of an output last said, None where there never was one."""
     try:
-        found: dict[str, Any] = json.loads(storage.read_bytes(uri))
+        found: dict[str, Any] | None = json_file.read(uri)
         return found
-    except (storage.MissingObject, ValueError):
+    except ValueError:
         return None
 
 

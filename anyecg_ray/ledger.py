@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from anyecg_ray import schema, storage
+from anyecg_ray import json_file, schema, storage
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.schema import Status
 
@@ -58,10 +58,10 @@ class Ledger:
     def claim(self, job: dict[str, Any]) -> None:
         """Write down what is scored here, or check it, and list what is done. Raises InputError where it differs."""
         where = storage.join(self.staging, JOB)
-        before = _read_json(where)
+        before = json_file.read(where)
         if before is None:
             before = {"id": uuid.uuid4().hex[:12], **job}
-            storage.write_atomic(where, (json.dumps(before, indent=2) + "\n").encode())
+            json_file.write(where, before)
         differ = [k for k in job if k != "row_groups" and job[k] != before.get(k)]
         if job["row_groups"][: len(before["row_groups"])] != before["row_groups"]:
             differ.append("manifest")
@@ -78,13 +78,13 @@ class Ledger:
 
     def check(self) -> None:
         """Raise JobError where another driver, begun in the same moment, wrote a job of its own over this one."""
-        found = _read_json(storage.join(self.staging, JOB)) or {}
+        found = json_file.read(storage.join(self.staging, JOB)) or {}
         if found.get("id") != self._job["id"]:
             raise JobError(f"{self._out}: another back-fill began here in the same moment; run the same line again")
 
     def open(self) -> None:
         """Read what is there. Raises InputError where no back-fill ever began."""
-        found = _read_json(storage.join(self.staging, JOB))
+        found = json_file.read(storage.join(self.staging, JOB))
         if found is None:
             raise InputError(f"{self._out}: no back-fill here; `anyecg backfill` makes one")
         self._job = found
@@ -103,7 +103,7 @@ class Ledger:
             f.removeprefix(AGAIN): set(t.decode().split()) if isinstance(t, bytes) and t else {Status.TRANSIENT}
             for f, t in zip(marked, told, strict=True)
         }
-        tally = _read_json(storage.join(self.staging, TALLY)) or {}
+        tally = json_file.read(storage.join(self.staging, TALLY)) or {}
         self._tally = {s: (v, n) for s, (v, n) in tally.items() if self._versions.get(s) == v}
         return files
 
@@ -180,8 +180,7 @@ class Ledger:
 
     def record(self, run_id: str, told: dict[str, Any]) -> None:
         """Keep what one run did."""
-        text = json.dumps(told, indent=2, default=str) + "\n"
-        storage.write_atomic(storage.join(self._out, "runs", f"{run_id}.json"), text.encode())
+        json_file.write(storage.join(self._out, "runs", f"{run_id}.json"), told)
 
     def _count(self) -> None:
         def one(shard: str) -> tuple[int, dict[str, int]]:
@@ -224,13 +223,6 @@ def models(out: str) -> list[tuple[str, str]]:
 
 def _is_part(name: str) -> bool:
     return name.startswith(PART) and name.endswith(".parquet")
-
-
-def _read_json(uri: str) -> Any:
-    try:
-        return json.loads(storage.read_bytes(uri))
-    except storage.MissingObject:
-        return None
 
 
 def with_provenance(rows: pa.Table, provenance: dict[str, Any]) -> pa.Table:

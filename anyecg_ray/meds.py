@@ -7,7 +7,6 @@ and each of these is then sorted.
 Source: the standard's own package `meds`, whose schemas the tests hold these files to.
 """
 
-import json
 import re
 import tempfile
 from collections import Counter
@@ -21,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from anyecg_ray import __version__, absence, storage
+from anyecg_ray import __version__, absence, json_file, storage
 from anyecg_ray.config import InputError
 from anyecg_ray.model import Card
 
@@ -112,14 +111,14 @@ def claim(dest: str, card: Card, job: str) -> None:
         "created_at": datetime.now(UTC).isoformat(),
     }
     try:
-        there = json.loads(storage.read_bytes(storage.join(dest, *DATASET)))
-    except storage.MissingObject:
-        there = {} if _data(dest) else told
+        there = json_file.read(storage.join(dest, *DATASET))
     except ValueError:
         there = {}
+    if there is None:
+        there = {} if storage.files(storage.join(dest, "data")) else told
     if not isinstance(there, dict) or any(there.get(k) != told[k] for k in list(told)[:3]):
         raise InputError(f"{dest}: holds another MEDS data set, which would be lost; give another --dest")
-    storage.write_atomic(storage.join(dest, *DATASET), (json.dumps(told, indent=2) + "\n").encode())
+    json_file.write(storage.join(dest, *DATASET), told)
     values = [i.direction == "value" for i in card.indicators]
     columns = [
         [code(i.key, card.model_version) for i in card.indicators],
@@ -142,7 +141,7 @@ def write(tables: Iterable[pa.Table], dest: str, parts: int) -> int:
                 rows = reader.read_all().sort_by([(c, "ascending") for c in ("subject_id", "time", "code")])
             with storage.atomic_output(storage.join(dest, "data", f"{i:04d}.parquet")) as file:
                 pq.write_table(rows, file, compression="zstd")
-    for name in _data(dest):
+    for name in storage.files(storage.join(dest, "data")):
         if re.fullmatch(r"\d{4}\.parquet", name) and int(name[:4]) >= parts:
             storage.remove(storage.join(dest, "data", name))
     return total
@@ -173,10 +172,3 @@ def _places(subjects: np.ndarray, parts: int) -> np.ndarray:
 
 def _part(folder: str, i: int) -> str:
     return str(Path(folder, f"{i}.arrow"))
-
-
-def _data(dest: str) -> list[str]:
-    try:
-        return storage.list_folder(storage.join(dest, "data"))[1]
-    except storage.MissingObject:
-        return []

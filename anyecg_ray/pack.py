@@ -12,7 +12,6 @@ OUT/packs/PART.parquet            which objects the part has and where, or why n
 OUT/_job.json, OUT/_driver.json   what is packed here, which a resume must match; who is at work on it (lease.py)
 """
 
-import json
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ import pyarrow.parquet as pq
 import ray
 from pydantic import Field
 
-from anyecg_ray import cluster, storage
+from anyecg_ray import cluster, json_file, storage
 from anyecg_ray.config import InputError, JobError, Location, Settings
 from anyecg_ray.lease import Lease
 from anyecg_ray.manifest import ManifestFile, open_manifest, read_rows
@@ -95,10 +94,7 @@ def _claim(job: Job, megabytes: int) -> None:
     """Write down what is packed here. Raises InputError where it is something else."""
     uri = storage.join(job.out, JOB)
     told: dict[str, Any] = {"archive": job.archive, "megabytes": megabytes, "row_groups": list(job.manifest.digests)}
-    try:
-        before = json.loads(storage.read_bytes(uri))
-    except storage.MissingObject:
-        before = {**told, "row_groups": []}
+    before = json_file.read(uri) or {**told, "row_groups": []}
     differ = [name for name in ("archive", "megabytes") if told[name] != before[name]]
     if told["row_groups"][: len(before["row_groups"])] != before["row_groups"]:
         differ.append("manifest")
@@ -106,7 +102,7 @@ def _claim(job: Job, megabytes: int) -> None:
         raise InputError(
             f"{job.out}: holds packs whose {', '.join(differ)} differ; give the same to go on, or another --out"
         )
-    storage.write_atomic(uri, (json.dumps(told, indent=2) + "\n").encode())
+    json_file.write(uri, told)
 
 
 def _write(todo: list[Part], job: Job) -> None:

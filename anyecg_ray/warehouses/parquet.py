@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from anyecg_ray import storage
+from anyecg_ray import json_file, storage
 from anyecg_ray.config import InputError
 from anyecg_ray.warehouses import model_of, named, overtaken
 
@@ -41,7 +41,7 @@ class Parquet:
 
     def version(self, job: str) -> int:
         """Implements Warehouse."""
-        return int(self._told(_delivered(job)).get("version", 0))
+        return int(self._read_log(_delivered(job)).get("version", 0))
 
     def commit(self, rows: pa.Table, job: str, version: int, shards: list[str], replace: bool) -> None:
         """Implements Warehouse."""
@@ -66,12 +66,8 @@ class Parquet:
                 "give way to each other; give another --sink.uri, or iceberg, delta or postgres"
             )
 
-    def _told(self, name: str) -> dict[str, Any]:
-        try:
-            found: dict[str, Any] = json.loads(storage.read_bytes(storage.join(self.where, name)))
-        except storage.MissingObject:
-            return {}
-        return found
+    def _read_log(self, name: str) -> dict[str, Any]:
+        return json_file.read(storage.join(self.where, name)) or {}
 
 
 def _delivered(job: str) -> str:
