@@ -65,6 +65,11 @@ def at_home(address: str) -> str:
     return match[1] + absolute(match[2]) + match[3]
 
 
+def s3_endpoint() -> str | None:
+    """The endpoint that the AWS variables name, for libraries that do not read them by themselves."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
 def line(error: Exception, properties: Mapping[str, str]) -> str:
     """What a library says of a failure, in one short line without secrets. properties: those of the sink."""
     text = " ".join(f"{type(error).__name__}: {error}".split())

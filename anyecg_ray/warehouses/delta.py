@@ -5,7 +5,6 @@ Partitioned by model version and by the day of estimation (a column of its own, 
 partitions): the days of the ECGs would scatter every commit over thousands of small files.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ from anyecg_ray import storage
 from anyecg_ray.config import InputError, JobError, fingerprint
 from anyecg_ray.schema import ECG_LAB_ESTIMATE
 from anyecg_ray.warehouses import attempts, model_of, named, overtaken
-from anyecg_ray.warehouses.addresses import line
+from anyecg_ray.warehouses.addresses import line, s3_endpoint
 
 T = TypeVar("T")
 
@@ -151,7 +150,7 @@ def _quoted(text: str) -> str:
 
 def _from_environment() -> dict[str, str]:
     """What deltalake does not read by itself: that an endpoint of one's own may speak plain HTTP."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = s3_endpoint()
     if not endpoint:
         return {}
     return {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower()}

@@ -25,7 +25,7 @@ from anyecg_ray import storage
 from anyecg_ray.config import InputError, JobError, fingerprint
 from anyecg_ray.schema import ECG_LAB_ESTIMATE
 from anyecg_ray.warehouses import Sink, attempts, model_of, named, overtaken
-from anyecg_ray.warehouses.addresses import line, shown
+from anyecg_ray.warehouses.addresses import line, s3_endpoint, shown
 
 SEVERAL = "several"
 """Instead of the job that writes a model version's rows: their keys may meet, so each commit replaces by key."""
@@ -184,7 +184,7 @@ def _kind(uri: str) -> dict[str, str]:
 
 def _for_s3(properties: dict[str, str]) -> dict[str, str]:
     """The AWS variables that pyiceberg does not read by itself."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = s3_endpoint()
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return {
         **({"s3.endpoint": endpoint} if endpoint else {}),
