@@ -115,7 +115,7 @@ def load(model: type[S], verb: str, arguments: Sequence[str]) -> S:
     return model(**{name: getattr(found, name) for name in model.model_fields})  # settings, rid of their sources
 
 
-def _prefix(verb: str) -> str:
+def environment_prefix(verb: str) -> str:
     """What the variables of a verb's settings begin with."""
     return f"ANYECG_{verb.upper().replace('-', '_')}_"
 
@@ -124,10 +124,15 @@ def _check_environment(model: type[Settings], verb: str) -> None:
     """Raises InputError for a variable that names no setting; of nested ones pydantic refuses the rest itself."""
     known = {name for name, field in model.model_fields.items() if field.alias is None}
     for variable in os.environ:
-        key = variable.upper().removeprefix(_prefix(verb)).lower()
-        if variable.upper().startswith(_prefix(verb)) and key.partition("__")[0] not in known:
+        key = variable.upper().removeprefix(environment_prefix(verb)).lower()
+        if variable.upper().startswith(environment_prefix(verb)) and key.partition("__")[0] not in known:
             flag = key.replace("__", ".").replace("_", "-")
             raise InputError(f"environment: unknown setting {variable}; {_nearest(flag, model, verb)}")
+
+
+def one_line(error: object, most: int) -> str:
+    """What an error says, in one line of at most so many letters; its kind where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 def fingerprint(content: Any) -> str:
@@ -163,7 +168,7 @@ def _loader(model: type[S], verb: str, job: dict[str, Any]) -> type[BaseSettings
     class Loader(model, BaseSettings):  # type: ignore[valid-type, misc]
         __doc__ = model.__doc__
         model_config = SettingsConfigDict(
-            env_prefix=_prefix(verb),
+            env_prefix=environment_prefix(verb),
             env_nested_delimiter="__",
             nested_model_default_partial_update=True,
             cli_prog_name=f"anyecg {verb}",

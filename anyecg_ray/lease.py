@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from anyecg_ray import json_file, storage
-from anyecg_ray.config import InputError, JobError
+from anyecg_ray.config import InputError, JobError, one_line
 
 FILE = "_driver.json"
 
@@ -54,7 +54,7 @@ class Lease:
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         self._done.set()
         self._thread.join()
-        self.tell(state="ended" if error is None else "stopped", error=_line(error))
+        self.tell(state="ended" if error is None else "stopped", error=None if error is None else one_line(error, 500))
         if self._is_mine():
             self._write()
 
@@ -141,7 +141,3 @@ def _here() -> dict[str, Any]:
     namespace = Path("/proc/self/ns/pid")
     numbers = os.readlink(namespace) if namespace.exists() else None
     return {"host": socket.gethostname(), "boot": psutil.boot_time(), "numbers": numbers}
-
-
-def _line(error: BaseException | None) -> str | None:
-    return None if error is None else " ".join(f"{error}".split())[:500] or type(error).__name__

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from anyecg_ray import storage
-from anyecg_ray.config import InputError
+from anyecg_ray.config import InputError, one_line
 from anyecg_ray.schema import MANIFEST, PACKED_MANIFEST, SCHEMA_VERSION
 
 T = TypeVar("T")
@@ -93,8 +93,7 @@ def _with_file(uri: str, action: Callable[[pq.ParquetFile], T]) -> T:
             with storage.open_input(uri, cache="none") as raw:
                 return action(pq.ParquetFile(raw, pre_buffer=True))
         except pa.ArrowInvalid as error:
-            reason = " ".join(str(error).split())[:120]
-            told = f"{uri}: not a manifest ({reason}); make one with `anyecg manifest`"
+            told = f"{uri}: not a manifest ({one_line(error, 120)}); make one with `anyecg manifest`"
             raise storage.StorageError(told) from None
 
     return storage.retried(attempt, uri)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from anyecg_ray.config import InputError
+from anyecg_ray.config import InputError, one_line
 from anyecg_ray.schema import Status
 
 T = TypeVar("T")
@@ -59,11 +59,6 @@ _GONE: dict[type[Exception], str] = {
 }
 
 
-def _too_long(error: Exception) -> bool:
-    """No file can have such a name."""
-    return getattr(error, "errno", None) == errno.ENAMETOOLONG
-
-
 def status_of(error: StorageError) -> Status:
     """What becomes of a span whose signals met this. A refusal passes too: once the credentials are mended."""
     return Status.TRANSIENT if isinstance(error, (TransientError, RefusedError)) else Status.MISSING_SIGNAL
@@ -73,10 +68,11 @@ def explain(error: Exception, uri: str) -> StorageError:
     """The storage library's exception as one of ours, with the location and the mend."""
     if isinstance(error, StorageError):
         return error
-    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)) or _too_long(error):
+    too_long = getattr(error, "errno", None) == errno.ENAMETOOLONG  # no file can have such a name
+    if too_long or isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
         return MissingObject(f"{uri}: {_GONE.get(type(error), 'not there')}")
     local = uri.rpartition("://")[0] in ("", "file")
-    name, text = type(error).__name__, " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+    name, text = type(error).__name__, one_line(getattr(error, "strerror", None) or error, 200)
     if name == "NoCredentialsError":
         mend = "set AWS_PROFILE or AWS_ACCESS_KEY_ID, or FSSPEC_S3_ANON=true for a public bucket"
         return _because(RefusedError(f"{uri}: no credentials; {mend}"), f"no credentials; {mend}")

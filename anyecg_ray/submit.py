@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from anyecg_ray import cli
-from anyecg_ray.config import InputError, JobError, Settings, fields, load, spelt
+from anyecg_ray.config import InputError, JobError, Settings, environment_prefix, fields, load, one_line, spelt
 from anyecg_ray.warehouses import Sink
 from anyecg_ray.warehouses.addresses import SECRET
 
@@ -176,7 +176,7 @@ def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _refuse_environment(verb: str) -> None:
     """A setting in this shell's environment would count here and not on the cluster."""
-    prefix = f"ANYECG_{verb.upper().replace('-', '_')}_"
+    prefix = environment_prefix(verb)
     for name in os.environ:
         if name.startswith(prefix):
             raise InputError(f"{name} is set here and does not travel to the cluster; unset it and give a flag instead")
@@ -241,8 +241,9 @@ def _connected(address: str) -> JobSubmissionClient:
         told = "does not take this token" if token else "asks for a token"
         raise InputError(f"{address} {told}; set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it") from None
     except (ConnectionError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{address}: no Ray dashboard answers there ({reason}); is port 8265 forwarded?") from None
+        raise InputError(
+            f"{address}: no Ray dashboard answers there ({one_line(error, 200)}); is port 8265 forwarded?"
+        ) from None
 
 
 def _token() -> str | None:
@@ -297,11 +298,11 @@ async def _tail(client: JobSubmissionClient, job: str, shown: int) -> int:
     return shown
 
 
-def _judge(client: JobSubmissionClient, job: str, clock: Callable[[], float] = time.monotonic) -> None:
+def _judge(client: JobSubmissionClient, job: str) -> None:
     """Raise JobError unless the job succeeded. The log may end a little before the job is known to have."""
-    until = clock() + 60
+    until = time.monotonic() + 60
     info = client.get_job_info(job)
-    while not info.status.is_terminal() and clock() < until:
+    while not info.status.is_terminal() and time.monotonic() < until:
         time.sleep(0.2)
         info = client.get_job_info(job)
     if info.status is JobStatus.SUCCEEDED:

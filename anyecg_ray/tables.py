@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from anyecg_ray import storage
-from anyecg_ray.config import InputError
+from anyecg_ray.config import InputError, one_line
 from anyecg_ray.schema import TIME
 
 BLOCK = 4 << 20
@@ -132,7 +132,7 @@ def _csv(uri: str, required: Sequence[str], optional: Sequence[str], malformed: 
                 texted = pa.record_batch([texts(c) for c in batch.columns], names=batch.schema.names)
                 yield _ordered(texted, required, optional)
         except (pa.ArrowException, OSError, zlib.error, EOFError) as error:
-            raise InputError(f"{uri}: not a readable CSV file: {_line(error)}") from None
+            raise InputError(f"{uri}: not a readable CSV file: {one_line(error, 200)}") from None
 
 
 def _parquet(
@@ -147,7 +147,7 @@ def _parquet(
             for batch in table.iter_batches(batch_size=65536, columns=wanted):
                 yield _ordered(batch, required, optional)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{uri}: not a readable Parquet file: {_line(error)}") from None
+            raise InputError(f"{uri}: not a readable Parquet file: {one_line(error, 200)}") from None
 
 
 def _ordered(batch: pa.RecordBatch, required: Sequence[str], optional: Sequence[str]) -> pa.RecordBatch:
@@ -165,7 +165,7 @@ def _header(stream: Any, uri: str) -> list[str]:
     try:
         start = stream.read(1 << 16)
     except (pa.ArrowException, OSError, zlib.error, EOFError) as error:
-        raise InputError(f"{uri}: cannot be read: {_line(error)}") from None
+        raise InputError(f"{uri}: cannot be read: {one_line(error, 200)}") from None
     lines = csv.reader(io.StringIO(start.decode("utf-8-sig", errors="replace"), newline=""))
     header = next(lines, [])
     if not header:
@@ -177,11 +177,7 @@ def _parquet_file(file: IO[bytes], uri: str) -> Any:
     try:
         return pa.parquet.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{uri}: not a Parquet file: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{uri}: not a Parquet file: {one_line(error, 200)}") from None
 
 
 def texts(column: pa.Array) -> pa.Array:
