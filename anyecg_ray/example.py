@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from anyecg_ray.formats import checksum
 from anyecg_ray.leads import LIMB, TWELVE_LEADS
 from anyecg_ray.messages import Signals
 from anyecg_ray.record import Record
@@ -78,8 +79,7 @@ def header() -> bytes:
     adu = _adu()
     lines = [f"example {len(adu)} {FS:g} {adu.shape[1]}"]
     for lead, row in zip(TWELVE_LEADS, adu, strict=True):
-        checksum = (int(row.sum()) + 32768) % 65536 - 32768
-        lines.append(f"example.dat 16 {GAIN}/mV 16 0 {row[0]} {checksum} 0 {lead}")
+        lines.append(f"example.dat 16 {GAIN}/mV 16 0 {row[0]} {checksum(row)} 0 {lead}")
     return "\n".join([*lines, "# synthetic: of no patient", ""]).encode()
 
 

@@ -56,6 +56,11 @@ def samples_in(fmt: str, size: int) -> int:
     return whole * len(block) + sum(n <= rest for n in block)
 
 
+def checksum(samples: Ints) -> int:
+    """What a header has of a signal: the sum of its samples as a signed 16-bit number."""
+    return (int(samples.sum(dtype=np.int64)) + 32768) % 65536 - 32768
+
+
 def unpack(fmt: str, raw: bytes | memoryview, samples: int) -> Ints:
     """The first samples of some bytes, which begin with a block: ADC units, for format 8 differences of them.
 

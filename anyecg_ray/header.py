@@ -297,3 +297,13 @@ def _shown(text: str) -> str:
 
 def _unreadable(detail: str) -> RecordError:
     return RecordError(Status.UNREADABLE, detail)
+
+
+def later(began: datetime | None, seconds: float) -> datetime | None:
+    """So many seconds after; a time without a zone is UTC. None where nobody knows when, or beyond the year 9999."""
+    if began is None:
+        return None
+    try:
+        return (began if began.tzinfo else began.replace(tzinfo=UTC)) + timedelta(seconds=seconds)
+    except OverflowError:
+        return None

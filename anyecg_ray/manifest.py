@@ -141,7 +141,7 @@ def _absolute(archive: str) -> str:
     """The archive's location as the manifest keeps it: a back-fill may start in another folder."""
     if not archive.strip():
         raise InputError("setting archive: is empty; give a folder or s3://bucket/prefix")
-    return storage.filesystem(archive)[1] if storage.is_local(archive) else archive.rstrip("/")
+    return storage.absolute(archive.rstrip("/") or "/")
 
 
 def _made_with(settings: Manifest) -> dict[str, Any]:

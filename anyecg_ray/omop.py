@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyecg_ray import absence
+from anyecg_ray.meds import code
 
 TIME = pa.timestamp("us")
 
@@ -186,14 +187,14 @@ def identifiers(rows: pa.Table) -> np.ndarray:
 
 
 def sources(rows: pa.Table, letters: int) -> list[str]:
-    """ANYECG//indicator//model version, at most so many letters: databases refuse more."""
+    """The codes of the rows as meds.code has them, at most so many letters: databases refuse more."""
     names = zip(*(rows.column(c).to_pylist() for c in ("indicator", "model_version")), strict=True)
     return [source(i, v, letters) for i, v in names]
 
 
 def source(indicator: str, version: str, letters: int) -> str:
     """One of them. A name that is too long ends in six digits of its hash, so that no two become one."""
-    whole = f"ANYECG//{indicator}//{version}"
+    whole = code(indicator, version)
     if len(whole) <= letters:
         return whole
     return whole[: letters - 7] + "#" + hashlib.sha256(whole.encode()).hexdigest()[:6]

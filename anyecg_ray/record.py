@@ -8,7 +8,7 @@ takes what is not there for zeros; whatever the bytes are, what comes out is a R
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyecg_ray.formats import BLOCKS, FLAC, INVALID, FormatError, Ints, samples_in, unpack, unpack_flac
-from anyecg_ray.header import Header, RecordError, Signal
+from anyecg_ray.header import RecordError, Signal, later
 from anyecg_ray.plan import MAX_VALUES, FileRead, Leads, Plan, check_size, plan, samples_of
 from anyecg_ray.schema import Status
 
@@ -74,7 +74,8 @@ def decode(
     for part in files:
         _fill(signals, part)
     flat = signals.reshape(len(it.leads), -1)
-    return Record(flat, it.leads, it.units, it.calibrated, it.header.fs * it.per_frame, _began(it.header, start))
+    begins = later(it.header.start, start / it.header.fs)
+    return Record(flat, it.leads, it.units, it.calibrated, it.header.fs * it.per_frame, begins)
 
 
 class _Frames(NamedTuple):
@@ -183,10 +184,3 @@ def _convert(samples: Ints, signal: Signal, into: NDArray[np.float64]) -> None:
     np.divide(into, signal.gain, out=into)
     if invalid.any():
         into[invalid] = np.nan
-
-
-def _began(header: Header, start: int) -> datetime | None:
-    try:
-        return header.start and header.start + timedelta(seconds=start / header.fs)
-    except OverflowError:  # beyond the year 9999
-        return None

@@ -7,14 +7,13 @@ signals; headers that a master names as its segments are no records of their own
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from anyecg_ray import storage
 from anyecg_ray.datasets.found import OLDEST, Found
-from anyecg_ray.header import NO_FILE, Header, RecordError, parse_header, renamed
+from anyecg_ray.header import NO_FILE, Header, RecordError, later, parse_header, renamed
 from anyecg_ray.plan import samples_of
 from anyecg_ray.schema import MANIFEST, Status
 from anyecg_ray.storage import MissingObject, Range, RefusedError, StorageError, TransientError
@@ -146,7 +145,7 @@ def _rows(record: Found, dataset: str, max_span: float, read: _Read) -> Iterator
         yield row | _bad(row, error)
         return
     for start, n in pieces:
-        time = _later(record.start_time or header.start, start / header.fs)
+        time = later(record.start_time or header.start, start / header.fs)
         span = {"span_id": f"{row['record_id']}#{start}", "start_sample": start, "n_samples": n, "start_time": time}
         yield row | span | _of_signals(record.record_id, header, start, n, read)
 
@@ -245,15 +244,6 @@ def _sizes(archive: str, headers: Mapping[str, Parsed]) -> dict[str, int | Stora
     }
     sizes = storage.sizes([storage.join(archive, path) for path in unknown.values()])
     return dict(zip(unknown, sizes, strict=True))
-
-
-def _later(began: datetime | None, seconds: float) -> datetime | None:
-    if began is None:
-        return None
-    try:
-        return (began if began.tzinfo else began.replace(tzinfo=UTC)) + timedelta(seconds=seconds)
-    except OverflowError:  # beyond the year 9999
-        return None
 
 
 def age_and_sex(comments: Sequence[str]) -> Row:

@@ -25,6 +25,7 @@ from pydantic import Field
 
 from anyecg_ray import storage
 from anyecg_ray.config import InputError, Location, Settings
+from anyecg_ray.formats import checksum
 from anyecg_ray.machine import cores
 from anyecg_ray.progress import Progress
 from anyecg_ray.splits import PARTS
@@ -192,10 +193,9 @@ def header(name: str, segment: Segment, adu: np.ndarray) -> str:
     """The .hea of one segment: its first sample's time on the same shifted axis as the tables."""
     start = segment.start
     clock = f"{start:%H:%M:%S}.{start.microsecond // 1000:03d} {start:%d/%m/%Y}"
-    checksum = (int(adu.astype(np.int64).sum()) + 32768) % 65536 - 32768
     return (
         f"{name} 1 {FS:g} {len(adu)} {clock}\n"
-        f"{name}.dat 16 {GAIN}/mV 12 0 {adu[0]} {checksum} 0 II\n"
+        f"{name}.dat 16 {GAIN}/mV 12 0 {adu[0]} {checksum(adu)} 0 II\n"
         "# synthetic: made by anyecg synth, of no patient; gain and format are not MC-MED's\n"
     )
 
