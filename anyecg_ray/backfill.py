@@ -23,8 +23,7 @@ from anyecg_ray.delivery import Delivery
 from anyecg_ray.estimate_rows import Granularity
 from anyecg_ray.lease import Lease
 from anyecg_ray.ledger import Ledger
-from anyecg_ray.manifest import ManifestFile, open_manifest, read_rows
-from anyecg_ray.manifest_file import span_seconds
+from anyecg_ray.manifest_file import ManifestFile, check_archive, open_manifest, read_rows, span_seconds
 from anyecg_ray.model import Card, load
 from anyecg_ray.predict import Predict, Shard, Source
 from anyecg_ray.preprocess import Recipe
@@ -102,8 +101,7 @@ def backfill(settings: Backfill, watch: Watch = iter) -> Counter[str]:
     card = load(settings.bundle).card  # the whole bundle, so that a broken one fails here and not in an actor
     archive = storage.absolute(settings.archive or manifest.archive)
     source = Source(settings.manifest, archive, Recipe.from_dict(card.recipe))
-    if not storage.exists(source.archive):
-        raise InputError(f"{source.archive}: no such archive; give --archive where the records lie now")
+    check_archive(archive)
     cohort = IndexTimes(settings.cohort, settings.window) if settings.cohort else None
     shards = list(plan(settings.manifest, settings.shard_spans))
     if cohort:

@@ -61,6 +61,12 @@ def open_manifest(uri: str) -> ManifestFile:
     return _with_file(uri, lambda file: _opened(uri, file))
 
 
+def check_archive(uri: str) -> None:
+    """Raise InputError where no archive is at `uri`: it may have moved since the manifest was made."""
+    if not storage.exists(uri):
+        raise InputError(f"{uri}: no such archive; give --archive where the records lie now")
+
+
 def read_rows(
     uri: str, row_group: int, offset: int = 0, length: int | None = None, columns: list[str] | None = None
 ) -> pa.Table:

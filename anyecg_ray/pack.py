@@ -28,7 +28,7 @@ from anyecg_ray import cluster, json_file, storage
 from anyecg_ray.config import InputError, JobError, Location, Settings
 from anyecg_ray.lease import Lease
 from anyecg_ray.manifest import ManifestFile, open_manifest, read_rows
-from anyecg_ray.manifest_file import write_packed
+from anyecg_ray.manifest_file import check_archive, write_packed
 from anyecg_ray.pack_file import FOLDER, write_pack
 from anyecg_ray.pack_parts import Part, index_uri, left, plan, read_index, rows_of, tidy
 from anyecg_ray.progress import Progress
@@ -74,8 +74,7 @@ def pack(settings: Pack) -> Counter[str]:
     job = Job(manifest, archive, out)
     if manifest.uri == storage.join(out, MANIFEST):
         raise InputError(f"{settings.manifest}: would be overwritten; give another --out")
-    if not storage.exists(job.archive):
-        raise InputError(f"{job.archive}: no such archive; give --archive where the records lie now")
+    check_archive(job.archive)
     with Lease(job.out, {"verb": "pack"}) as lease:
         _claim(job, settings.megabytes)
         parts = list(plan(manifest, settings.megabytes << 20))

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from anyecg_ray import align, splits, storage, weights
+from anyecg_ray import align, splits, weights
 from anyecg_ray.align import Align, Clock
 from anyecg_ray.analytes import Indicator
 from anyecg_ray.config import InputError, Location, Settings
 from anyecg_ray.datasets import mc_med, mimic_iv_ecg, ptb_xl, wfdb
 from anyecg_ray.labtable import Counts
-from anyecg_ray.manifest import ManifestFile, read_rows
+from anyecg_ray.manifest_file import ManifestFile, check_archive, read_rows
 from anyecg_ray.owners import Owners, Who, key, whose
 from anyecg_ray.predict import Shard, Source, cuts
 from anyecg_ray.schema import DESCRIBING
@@ -92,8 +92,7 @@ class Inputs:
         records = settings.archive or manifest.archive
         self.archive = settings.tables or manifest.packed_from or records
         self.dataset = settings.dataset or manifest.dataset
-        if not storage.exists(records):
-            raise InputError(f"{records}: no such archive; give --archive where the records lie now")
+        check_archive(records)
         self.recipe = weights.named_recipe(settings.recipe, tuple(settings.leads))
         self.source = Source(settings.manifest, records, self.recipe)
         self.counts: Counts = Counts()
