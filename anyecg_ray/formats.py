@@ -138,7 +138,7 @@ _UNPACK: Mapping[str, Callable[[bytes | memoryview, int], Ints]] = {
 }
 
 
-def unpack_flac(fmt: str, raw: bytes | memoryview, channels: int, start: int, stop: int | None) -> Ints:
+def unpack_flac(fmt: str, raw: bytes | memoryview, channels: int, start: int, stop: int) -> Ints:
     """Samples [start, stop) of a FLAC file, as (samples, channels); fewer where it ends before.
 
     Raises FormatError where it is none, or has other channels or more bits than its format says.
@@ -158,18 +158,18 @@ def unpack_flac(fmt: str, raw: bytes | memoryview, channels: int, start: int, st
             if start >= file.frames:
                 return np.empty((0, channels), np.int16)
             file.seek(start)
-            parts = _flac_chunks(file, "int32" if bits == 24 else "int16", stop and stop - start)
+            parts = _flac_chunks(file, "int32" if bits == 24 else "int16", stop - start)
     except (RuntimeError, ValueError) as error:  # LibsndfileError is a RuntimeError
         raise FormatError(f"is no FLAC file that can be read: {error}") from None
     samples = np.concatenate(parts)
     return samples if bits == 16 else samples >> 8  # which soundfile shifted left
 
 
-def _flac_chunks(file: Any, dtype: str, n: int | None) -> list[Ints]:
+def _flac_chunks(file: Any, dtype: str, n: int) -> list[Ints]:
     parts = [np.empty((0, file.channels), dtype)]
     have = 0
-    while n is None or have < n:
-        asked = CHUNK if n is None else min(CHUNK, n - have)
+    while have < n:
+        asked = min(CHUNK, n - have)
         parts.append(file.read(asked, dtype=dtype, always_2d=True))
         have += len(parts[-1])
         if len(parts[-1]) < asked:

@@ -108,8 +108,6 @@ def windows(batch: pa.Table | pa.RecordBatch, leads: int) -> np.ndarray:
     """The normalised windows of a batch, (n, leads, samples) float32."""
     column = batch.column("samples")
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(column, pa.ChunkedArray):  # no rows at all
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     width = column.type.byte_width // 2
     raw = np.frombuffer(column.buffers()[1], "<i2") if len(column) else np.empty(0, "<i2")
     whole = raw[column.offset * width : (column.offset + len(column)) * width]

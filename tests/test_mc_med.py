@@ -200,7 +200,7 @@ def test_what_is_missing_is_named(tmp_path):
 
 
 def test_the_summary_claims_records_that_have_no_files(tmp_path):
-    claimed = mc_med.summary(str(write(tmp_path)))
+    claimed = mc_med.summary(str(write(tmp_path)), "II")
     assert claimed == {"99000101": 2, "99000102": 1, "99000203": 0}
     assert mc_med.without_files(claimed, found=["99000101"]) == ["99000102"]
     assert mc_med.summary(str(tmp_path), lead="Pleth") == {"99000101": 9}

@@ -200,7 +200,7 @@ def _lines(archive: str, name: str) -> list[str]:
     return [c for c in cells if c and c.upper() != "CSN"]
 
 
-def summary(archive: str, lead: str = "II") -> dict[str, int]:
+def summary(archive: str, lead: str) -> dict[str, int]:
     """CSN -> number of segments of a lead that waveform_summary.csv claims. Some of them have no files."""
     claimed: dict[str, int] = {}
     for batch in tables.batches(table(archive, "waveform_summary.csv"), ("CSN", "Type", "Segments")):
