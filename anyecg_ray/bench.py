@@ -32,7 +32,7 @@ from anyecg_ray import (
 from anyecg_ray.backends import Compute
 from anyecg_ray.backfill import backfill
 from anyecg_ray.bench_marks import Marks
-from anyecg_ray.bench_setup import Setup, decoded
+from anyecg_ray.bench_setup import Setup
 from anyecg_ray.config import InputError, Location
 from anyecg_ray.machine import cores
 from anyecg_ray.predict import Predict, Source
@@ -227,7 +227,7 @@ def _train(setup: Setup) -> dict[str, Any]:
 def _serve(setup: Setup) -> dict[str, Any]:
     load, model = setup.settings, bench_stages.Alone(setup)
     model.measure()
-    record = decoded(setup.fetched[0])
+    record = setup.fetched[0].record()
     figures = bench_serve.measured(
         setup.uri, load, record, load.ecg_seconds, Path(setup.folder), load.connections, load.load_seconds,
         load.soak_minutes,

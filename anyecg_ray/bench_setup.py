@@ -16,7 +16,7 @@ from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows, wr
 from anyecg_ray.model import Bundle, load
 from anyecg_ray.predict import Fetched, Source, fetch
 from anyecg_ray.preprocess import preprocess
-from anyecg_ray.record import Record, RecordError, decode
+from anyecg_ray.record import RecordError
 from anyecg_ray.schema import Status
 from anyecg_ray.synthetic import write_archive
 
@@ -70,13 +70,13 @@ class Setup:
 
     def _has_windows(self, span: Fetched) -> bool:
         try:
-            return span.status is Status.OK and bool(preprocess(decoded(span), self.source.recipe).usable.any())
+            return span.status is Status.OK and bool(preprocess(span.record(), self.source.recipe).usable.any())
         except RecordError:
             return False
 
     def windows(self, n: int = 512) -> np.ndarray:
         """(n, leads, samples) float32 from these records, repeated where there are fewer."""
-        x = np.concatenate([preprocess(record, self.source.recipe).x for record in map(decoded, self.fetched)])
+        x = np.concatenate([preprocess(f.record(), self.source.recipe).x for f in self.fetched])
         return np.resize(x, (n, *x.shape[1:]))
 
     def strips(self) -> NDArray[np.object_]:
@@ -115,8 +115,3 @@ class Setup:
         )
         write_manifest(uri, self.source.archive, self.settings.dataset, tables)
         return uri
-
-
-def decoded(f: Fetched) -> Record:
-    """The span's signals."""
-    return decode(f.header, f.blobs, f.start, f.stop, f.leads)

@@ -9,7 +9,7 @@ import numpy as np
 
 from anyecg_ray import bench_ecgfounder, bench_pack
 from anyecg_ray.backends import Compute, Estimator, Precision
-from anyecg_ray.bench_setup import Setup, decoded
+from anyecg_ray.bench_setup import Setup
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.predict import PIECE_WINDOWS, fetch
 from anyecg_ray.preprocess import filtered
@@ -75,7 +75,7 @@ def model_each_way(setup: Setup) -> dict[str, Any]:
 
 def preprocess(setup: Setup) -> dict[str, Any]:
     """Milliseconds for a lead and window: all of it, and the filters alone, ours and the published ones."""
-    records = [decoded(f) for f in setup.fetched]
+    records = [f.record() for f in setup.fetched]
     raw = np.random.default_rng(0).standard_normal((64, 5000)).cumsum(axis=1)
     recipe = setup.source.recipe
 
@@ -104,7 +104,7 @@ def read(setup: Setup) -> dict[str, Any]:
     fetched = setup.fetched
     size = sum(len(b) for f in fetched for b in f.blobs.values())
     fetching = rate(lambda: sum(len(b) for f in fetch(rows, setup.source) for b in f.blobs.values()))
-    decoding = rate(lambda: sum(decoded(f).signals.nbytes and 1 for f in fetched))
+    decoding = rate(lambda: sum(f.record().signals.nbytes and 1 for f in fetched))
     return {
         "fetch_mb_per_s": fetching / 1e6,
         "decode_spans_per_s": decoding,

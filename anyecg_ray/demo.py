@@ -23,7 +23,6 @@ from anyecg_ray.predict import Source, fetch
 from anyecg_ray.prepare import prepare
 from anyecg_ray.prepare_inputs import Prepare
 from anyecg_ray.preprocess import recipe
-from anyecg_ray.record import decode
 from anyecg_ray.synthetic import Synth, synth
 from anyecg_ray.synthetic_visits import LIMIT
 from anyecg_ray.train import Train, train
@@ -152,7 +151,7 @@ def _strip(settings: Demo, span_id: str, second: float) -> tuple[np.ndarray, flo
         if len(rows):
             break
     (span,) = fetch(rows, Source(uri, storage.join(settings.out, "archive"), recipe("ecgfounder-finetune", ("II",))))
-    record = decode(span.header, span.blobs, span.start, span.stop, span.leads)
+    record = span.record()
     start = round(second * record.fs)
     return record.signals[0, start : start + round(10 * record.fs)], record.fs
 

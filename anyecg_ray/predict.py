@@ -28,7 +28,7 @@ from anyecg_ray.header import RecordError
 from anyecg_ray.manifest_file import read_rows, seconds_of
 from anyecg_ray.model import load
 from anyecg_ray.preprocess import Recipe, Windows, preprocess
-from anyecg_ray.record import Bytes, decode, reads
+from anyecg_ray.record import Bytes, Record, decode, reads
 from anyecg_ray.schema import Status
 from anyecg_ray.spans import beside
 from anyecg_ray.storage_errors import status_of
@@ -164,6 +164,10 @@ class Fetched(NamedTuple):
     status: Status
     detail: str
 
+    def record(self) -> Record:
+        """The span's signals. Raises RecordError."""
+        return decode(self.header, self.blobs, self.start, self.stop, self.leads)
+
 
 def fetch(rows: pa.Table, source: Source) -> list[Fetched]:
     """The signal bytes of every span, all ranges of the piece asked for at once."""
@@ -215,7 +219,7 @@ def _scored_span(span: Fetched, recipe: Recipe) -> Windows:
     if span.status is not Status.OK:
         return Windows.none(recipe, span.status, span.detail)
     try:
-        return preprocess(decode(span.header, span.blobs, span.start, span.stop, span.leads), recipe)
+        return preprocess(span.record(), recipe)
     except RecordError as error:
         return Windows.none(recipe, error.status, error.detail)
     except Exception as error:  # a defect of ours must not stop the job; the row says what it was
