@@ -31,7 +31,7 @@ def atomic_output(uri: str) -> Iterator[IO[bytes]]:
     fs, path = filesystem(uri)
     local = is_local(uri)
     path = _real(uri) if local else path
-    target = _beside(path) if local else path
+    target = _temporary_name(path) if local else path
     file = _opened(fs, target, uri)
     try:
         yield file
@@ -49,7 +49,7 @@ def atomic_output(uri: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def _beside(path: str) -> str:
+def _temporary_name(path: str) -> str:
     """A name in the same folder for what is not yet whole; readers of folders pass over names that begin with a dot."""
     folder, name = os.path.split(path)
     return os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -82,7 +82,7 @@ def check_writable(uri: str) -> None:
     """
     fs, path = filesystem(uri)
     if is_local(uri):
-        target = _beside(_real(uri))
+        target = _temporary_name(_real(uri))
         _discard(_opened(fs, target, uri), target)
         return
     bucket, key, _ = fs.split_path(path)

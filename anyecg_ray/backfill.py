@@ -30,7 +30,7 @@ from anyecg_ray.preprocess import Recipe
 from anyecg_ray.progress import Progress
 from anyecg_ray.schema import Status
 from anyecg_ray.scoring import Run, Watch, scored
-from anyecg_ray.warehouses import Sink, opened, told
+from anyecg_ray.warehouses import Sink, opened, without_secrets
 
 ERRORS = (Status.UNREADABLE, Status.MISSING_SIGNAL, Status.TRUNCATED, Status.MISSING_LEAD, Status.TRANSIENT)
 """What counts towards `max_error_rate`: the archive or the job is wrong. A noisy strip is neither."""
@@ -198,7 +198,7 @@ class _Work:
                     if run.spans.total() >= STOP_AFTER and not settings.retry_status:  # all of those had failed
                         _check_errors(run.spans, settings.max_error_rate)
         finally:
-            self._ledger.record(run.id, self._told(run))
+            self._ledger.record(run.id, self._run_record(run))
         return run
 
     def _tell(self, run: Run, shards_done: int) -> None:
@@ -210,12 +210,12 @@ class _Work:
             run_seconds=round(run.seconds, 1),
         )
 
-    def _told(self, run: Run) -> dict[str, Any]:
+    def _run_record(self, run: Run) -> dict[str, Any]:
         """What is written down of the run, whatever ended it: from memory, since storage may be what failed."""
         manifest, card = self._manifest, self._card
-        settings = told(self._settings.model_dump())
+        settings = without_secrets(self._settings.model_dump())
         return {
-            **run.told(),
+            **run.summary(),
             "settings": settings,
             "settings_fingerprint": fingerprint(settings),
             "manifest": {"rows": manifest.rows, "fingerprint": fingerprint(list(manifest.digests))},

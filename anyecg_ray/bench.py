@@ -144,7 +144,7 @@ def _score(setup: Setup) -> dict[str, Any]:
     alone = float(np.mean(turns or [before, after]))
     figures = {
         **stages,
-        **model.told(),
+        **model.figures(),
         "model_windows_per_s": alone,
         "model_before_after": [before, after],
         "model_in_turns": turns,
@@ -233,7 +233,7 @@ def _serve(setup: Setup) -> dict[str, Any]:
         load.soak_minutes,
     )  # fmt: skip
     model.measure()
-    figures |= {**model.told(), "model_before_after": model.rates}
+    figures |= {**model.figures(), "model_before_after": model.rates}
     return figures | {"serve_over_model": figures["serve_windows_per_s"] / figures["model_windows_per_s"]}
 
 

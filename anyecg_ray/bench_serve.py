@@ -81,7 +81,7 @@ def measured(
     with _served(bundle, compute, folder) as server:
         windows = load.windows(server)
         load.run(server, 8, 5)  # warms up
-        figures: dict[str, Any] = {f"connections_{n}": _told(load.run(server, n, seconds)) for n in connections}
+        figures: dict[str, Any] = {f"connections_{n}": _figures(load.run(server, n, seconds)) for n in connections}
         if soak_minutes:
             figures["soak"] = _soak(load, server, soak_minutes)
         best = max(figures[f"connections_{n}"]["requests_per_s"] for n in connections)
@@ -140,7 +140,7 @@ class _Load:
         return self.finished(self.start(server, connections, seconds))
 
 
-def _told(found: list[Request]) -> dict[str, Any]:
+def _figures(found: list[Request]) -> dict[str, Any]:
     """Rate and latencies of the requests that were answered with estimates, and how many had which status.
 
     The rate is that of steady state: answers after the first fifth of the time, in which the connections are opened.
@@ -173,7 +173,7 @@ def _soak(load: _Load, server: Server, minutes: float) -> dict[str, Any]:
             continue
     found = load.finished(hey)
     fifth = max(1, len(memory) // 5)
-    told = _told(found)
+    told = _figures(found)
     return {
         **told,
         "memory_first_mb": statistics.median(memory[:fifth]),
@@ -188,7 +188,7 @@ def _overload(load: _Load, server: Server, per_second: float, seconds: float) ->
     found = load.finished(load.start(server, SENDERS, 2 * seconds, per_second))
     refused = [r.took for r in found if r.status in (429, 503)]
     told = {f"refused_{name}": value for name, value in _latencies(refused).items()} if refused else {}
-    return {**_told(found), **told}
+    return {**_figures(found), **told}
 
 
 def _killed(load: _Load, server: Server, seconds: float) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def _killed(load: _Load, server: Server, seconds: float) -> dict[str, Any]:
     model.send_signal(signal.SIGKILL)
     found = load.finished(hey)
     ends = np.sort([r.began + r.took for r in found if r.status == 200])
-    return {**_told(found), "recovered_after_s": float(np.diff(ends).max())}
+    return {**_figures(found), "recovered_after_s": float(np.diff(ends).max())}
 
 
 def _name(process: psutil.Process) -> str:

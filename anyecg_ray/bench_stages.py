@@ -47,7 +47,7 @@ class Alone:
         """Once more."""
         self.rates.append(rate(lambda: len(self._estimator.logits(self._piece))))
 
-    def told(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """Its figures."""
         how = {"model_start_s": self._start_s, "computed_by": str(self._estimator.choice)}
         return {"model_windows_per_s": float(np.mean(self.rates)), **how}
@@ -57,7 +57,7 @@ def model_each_way(setup: Setup) -> dict[str, Any]:
     """The model alone as it is asked for, and in each precision that this backend has."""
     alone = Alone(setup)
     alone.measure()
-    figures = alone.told()
+    figures = alone.figures()
     measured = {alone.precision: alone.rates}
     for precision in get_args(Precision):
         try:
@@ -67,7 +67,7 @@ def model_each_way(setup: Setup) -> dict[str, Any]:
             else:
                 alone.measure()
                 measured[alone.precision] = alone.rates
-            figures[precision] = alone.told()
+            figures[precision] = alone.figures()
         except (InputError, JobError) as error:
             figures[precision] = {"computed_by": f"nothing: {error}"}
     return figures

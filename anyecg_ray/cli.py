@@ -37,7 +37,7 @@ VERBS = {
     "train": Verb("train", "Train", "train", "train a network on segments, from weights or from scratch"),
     "evaluate": Verb("evaluate", "Evaluate", "evaluate", "say how good a bundle is, with a report to read"),
     "backfill": Verb("backfill", "Backfill", "backfill", "score a manifest: one row per span, whatever happens"),
-    "status": Verb("status", "Progress", "status", "say how far a back-fill is"),
+    "status": Verb("status", "ShowStatus", "status", "say how far a back-fill is"),
     "publish": Verb("delivery", "Publish", "publish", "carry staged estimates into a warehouse, or a second one"),
     "export": Verb("export", "Export", "export", "write estimates as FHIR, OMOP or MEDS"),
     "submit": Verb("submit", "Submit", "submit", "run one of these on a Ray cluster, and follow it"),

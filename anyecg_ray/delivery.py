@@ -142,7 +142,7 @@ class Delivery:
         self._wait(until)
         some, self._waiting = self._waiting, {}
         self._since = time.monotonic()
-        self._running = _beside(lambda: self._commit_all(some)) if some else None
+        self._running = _in_thread(lambda: self._commit_all(some)) if some else None
 
     def _wait(self, until: float | None) -> None:
         if self._running is not None:
@@ -243,7 +243,7 @@ def _runs(rows: pa.Table) -> list[str]:
     return sorted(pc.unique(rows.column("run_id")).to_pylist())
 
 
-def _beside(action: Callable[[], None]) -> "Future[float]":
+def _in_thread(action: Callable[[], None]) -> "Future[float]":
     """The action in a thread that does not keep the process from ending; gives the seconds that it took."""
     future: Future[float] = Future()
 

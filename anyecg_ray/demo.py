@@ -94,7 +94,7 @@ def _page(rows: pd.DataFrame, counts: Counter[str], drawn: str | None) -> str:
     """The strip, the table's head, the counts, and the way to the report."""
     css = (resources.files("anyecg_ray") / "report.css").read_text()
     head = rows[SHOWN].head(9).astype({"probability": float}).itertuples(index=False)
-    rows_of_cells = ("".join(f"<td>{escape(_told(v))}</td>" for v in row) for row in head)
+    rows_of_cells = ("".join(f"<td>{escape(_cell(v))}</td>" for v in row) for row in head)
     cells = "".join(f"<tr>{row}</tr>" for row in rows_of_cells)
     names = "".join(f'<th scope="col">{escape(c)}</th>' for c in SHOWN)
     told = "".join(f"<li><b>{n:,}</b>{escape(status)}</li>" for status, n in counts.most_common())
@@ -114,7 +114,7 @@ def _page(rows: pd.DataFrame, counts: Counter[str], drawn: str | None) -> str:
     )
 
 
-def _told(value: object) -> str:
+def _cell(value: object) -> str:
     match value:
         case float():
             return f"{value:.3f}"

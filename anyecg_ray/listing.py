@@ -78,7 +78,8 @@ def by_folder(paths: Iterable[str], limit: int) -> Iterator[list[str]]:
     for path in paths:
         folder = path[: path.rfind("/") + 1]
         while waiting and not folder.startswith(waiting[-1][0]):
-            yield from _pieces(waiting.pop()[1])
+            if names := waiting.pop()[1]:
+                yield names
         if not waiting or waiting[-1][0] != folder:
             waiting.append((folder, []))
         here = waiting[-1][1]
@@ -86,13 +87,7 @@ def by_folder(paths: Iterable[str], limit: int) -> Iterator[list[str]]:
         if len(here) == limit:
             yield here[:]
             here.clear()
-    while waiting:
-        yield from _pieces(waiting.pop()[1])
-
-
-def _pieces(names: list[str]) -> Iterator[list[str]]:
-    if names:
-        yield names
+    yield from (names for _, names in reversed(waiting) if names)
 
 
 def _parts(uri: str) -> list[str]:

@@ -24,7 +24,7 @@ from anyecg_ray.datasets.ptb_xl import PtbXl
 from anyecg_ray.datasets.wfdb import Wfdb
 from anyecg_ray.idset import IdSet, hashes
 from anyecg_ray.manifest_file import ManifestFile, open_manifest, read_rows, write_manifest
-from anyecg_ray.manifest_summary import Tally
+from anyecg_ray.manifest_summary import Summary
 from anyecg_ray.spans import Indexed, index, segments
 
 __all__ = ["Manifest", "ManifestFile", "manifest", "open_manifest", "read_rows", "write_manifest"]
@@ -76,20 +76,22 @@ def manifest(settings: Manifest) -> None:
     archive = _absolute(settings.archive)
     before = _before(settings, archive)
     storage.check_writable(settings.out)
-    tally, ids = Tally(), Ids.of(before)
-    tables = _new_rows(settings, archive, tally, ids)
+    summary, ids = Summary(), Ids.of(before)
+    tables = _new_rows(settings, archive, summary, ids)
     first = next(tables, None)
     if first is not None:
         rows = chain([first], tables)
         write_manifest(settings.out, archive, settings.dataset, rows, _made_with(settings), before)
         if len(ids.late):
-            _drop_late_segments(settings.out, len(before.row_groups) if before else 0, tally, ids)
-    elif before is None and not tally.failed:
+            _drop_late_segments(settings.out, len(before.row_groups) if before else 0, summary, ids)
+    elif before is None and not summary.failed:
         raise InputError(_nothing(settings))
-    print(tally.told(open_manifest(settings.out) if first is not None or before else None))
-    if tally.failed:
-        reasons = ", ".join(f"{n:,} {why}" for why, n in tally.failed.most_common())
-        raise JobError(f"{tally.failed.total():,} headers could not be fetched ({reasons}); --update tries them again")
+    print(summary.text(open_manifest(settings.out) if first is not None or before else None))
+    if summary.failed:
+        reasons = ", ".join(f"{n:,} {why}" for why, n in summary.failed.most_common())
+        raise JobError(
+            f"{summary.failed.total():,} headers could not be fetched ({reasons}); --update tries them again"
+        )
 
 
 @dataclass
@@ -181,15 +183,15 @@ def _nothing(settings: Manifest) -> str:
     return f"{settings.archive}: {where} and no header (.hea) lies below it; check the folder or prefix"
 
 
-def _new_rows(settings: Manifest, archive: str, tally: Tally, ids: Ids) -> Iterator[pa.Table]:
+def _new_rows(settings: Manifest, archive: str, summary: Summary, ids: Ids) -> Iterator[pa.Table]:
     """The rows of records that were not met before, in the archive's order."""
-    batches = ids.unseen(_batches(_found(settings, archive, tally.notes)))
+    batches = ids.unseen(_batches(_found(settings, archive, summary.notes)))
     for indexed in _indexed(batches, (archive, settings.dataset, settings.max_span), settings.workers):
         if indexed.refused is not None:
             raise storage.RefusedError(f"{archive}/…: {indexed.refused}")
         rows = ids.kept(indexed)
-        tally.add(rows, indexed.failed)
-        tally.progress()
+        summary.add(rows, indexed.failed)
+        summary.progress()
         if len(rows):
             yield rows
 
@@ -249,7 +251,7 @@ def _cpus() -> int:
     return int(resources.get("CPU", 1))
 
 
-def _drop_late_segments(uri: str, kept: int, tally: Tally, ids: Ids) -> None:
+def _drop_late_segments(uri: str, kept: int, summary: Summary, ids: Ids) -> None:
     """Write the manifest again without segments that were written before their master was read.
 
     It happens where a folder has more headers than are handled together. The first `kept` row groups stay.
@@ -260,11 +262,11 @@ def _drop_late_segments(uri: str, kept: int, tally: Tally, ids: Ids) -> None:
         for group in range(kept, len(written.row_groups)):
             rows = read_rows(uri, group)
             late = pa.array(ids.late.contains(hashes(rows["record_id"].to_pylist())))
-            tally.take_back(rows.filter(late))
+            summary.take_back(rows.filter(late))
             yield rows.filter(pc.invert(late))
 
     first = replace(written, row_groups=written.row_groups[:kept])
     write_manifest(uri, written.archive, written.dataset, rest(), written.made_with, first if kept else None)
     if kept:
         told = "segments of new multi-segment records may be listed on their own, from before; make the manifest anew"
-        tally.notes.append(told)
+        summary.notes.append(told)

@@ -18,7 +18,7 @@ PROGRESS = 10.0
 
 
 @dataclass
-class Tally:
+class Summary:
     """What a run has met so far."""
 
     records: int = 0
@@ -47,8 +47,8 @@ class Tally:
             rate = self.records / (now - self.began)
             print(f"manifest: {self.records:,} records, {rate:,.0f}/s", file=sys.stderr, flush=True)
 
-    def told(self, written: ManifestFile | None) -> str:
-        """The summary for people."""
+    def text(self, written: ManifestFile | None) -> str:
+        """It in some lines, for people."""
         seconds = time.monotonic() - self.began
         lines = [f"{self.records:,} records, {self.by_status.total():,} spans in {seconds:.1f} s"]
         for status, count in sorted(self.by_status.items(), key=lambda item: -item[1]):

@@ -143,7 +143,7 @@ def write_part(part: Part, job: Job) -> int:
 
 
 @dataclass
-class Told:
+class Packed:
     """What became of the objects."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -157,9 +157,9 @@ class Told:
         self.size += pc.sum(index["length"]).as_py() or 0
 
 
-def _write_manifest(parts: Sequence[Part], job: Job) -> Told:
+def _write_manifest(parts: Sequence[Part], job: Job) -> Packed:
     """Write the manifest of the packs. Raises InputError where there would be nothing in them."""
-    told = Told()
+    told = Packed()
 
     def groups() -> Iterator[pa.Table]:
         begins, ends = [part.first for part in parts], [part.stop for part in parts]
@@ -191,7 +191,7 @@ def _placed(rows: pa.Table, places: dict[str, Any]) -> pa.Table:
     return rows.append_column(PACKED, pa.array(found, PACKED.type))
 
 
-def _report(told: Told, job: Job) -> None:
+def _report(told: Packed, job: Job) -> None:
     """Print what was packed and what was not. Raises JobError where something is to be tried again."""
     print(f"{job.manifest.rows:,} spans, {told.size / 1e9:,.2f} GB of signals")
     for what, n in told.counts.most_common():

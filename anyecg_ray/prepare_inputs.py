@@ -106,7 +106,7 @@ class Inputs:
         parts, self.split = splits.assign(people, settings.split, self.archive)
         self.clock: Clock = CLOCKS[self.dataset] if settings.align.clock == "auto" else settings.align.clock
         self.described = _described(people)
-        self.people = {who: _told(p, self.described) for who, p in zip(found, people, strict=True) if who}
+        self.people = {who: _described_by(p, self.described) for who, p in zip(found, people, strict=True) if who}
         self.parts = {who: part for who, part in zip(found, parts, strict=True) if who and part}
         sex = {p.patient: p.sex for p in people if p.patient and p.sex}
         results = _labels(self.dataset, self.archive, settings, self.counts)
@@ -196,7 +196,7 @@ def _described(people: list[Person]) -> tuple[str, ...]:
     return tuple(itertools.compress(DESCRIBING, there))
 
 
-def _told(person: Person, described: tuple[str, ...]) -> tuple[float | str | None, ...]:
+def _described_by(person: Person, described: tuple[str, ...]) -> tuple[float | str | None, ...]:
     """What of an encounter goes into the store: age, sex and what describes it."""
     by_name = dict(zip(DESCRIBING, person.described, strict=True))
     return (person.age, person.sex, *(by_name[name] for name in described))

@@ -70,7 +70,7 @@ def preprocess(record: Record, recipe: Recipe) -> Windows:
         how = leads.find(record.leads, record.units, record.calibrated, recipe.leads)
     except RecordError as error:
         return Windows.none(recipe, error.status, error.detail)
-    starts, length = places(record.signals.shape[1], record.fs, recipe)
+    starts, length = window_starts(record.signals.shape[1], record.fs, recipe)
     if not len(starts):
         seconds = record.signals.shape[1] / record.fs
         return Windows.none(recipe, Status.TOO_SHORT, f"{seconds:.3g} s; a window has {recipe.seconds:g} s")
@@ -92,7 +92,7 @@ def preprocess(record: Record, recipe: Recipe) -> Windows:
     return Windows(x, **told, status=Status.OK, detail="")
 
 
-def places(samples: int, fs: float, recipe: Recipe) -> tuple[NDArray[np.int64], int]:
+def window_starts(samples: int, fs: float, recipe: Recipe) -> tuple[NDArray[np.int64], int]:
     """(first sample of each whole window, samples of a window) at the record's own rate.
 
     A window of a rate that does not divide it into samples ends with the last that is within: 3,333 at 333.33 Hz.

@@ -47,7 +47,7 @@ class Run:
         """Since it started, with what Ray takes to start."""
         return time.time() - self.started
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """What is written down of it."""
         return {
             "run_id": self.id,

@@ -12,7 +12,7 @@ from anyecg_ray.ledger import Ledger, models
 from anyecg_ray.progress import duration
 
 
-class Progress(Settings):
+class ShowStatus(Settings):
     """Say how far the back-fills below an output are."""
 
     out: Location
@@ -22,7 +22,7 @@ class Progress(Settings):
     """text, or json for a program."""
 
 
-def status(settings: Progress) -> list[dict[str, Any]]:
+def status(settings: ShowStatus) -> list[dict[str, Any]]:
     """Print and return what every model's back-fill has come to. Raises InputError where there is none."""
     if settings.format not in ("text", "json"):
         raise InputError(f"setting format: {settings.format}; give text or json")

@@ -19,7 +19,7 @@ from anyecg_ray.manifest import Manifest, manifest, open_manifest
 from anyecg_ray.predict import Shard
 from anyecg_ray.schema import Status
 from anyecg_ray.scoring import finished
-from anyecg_ray.status import Progress, status
+from anyecg_ray.status import ShowStatus, status
 from anyecg_ray.weights import Init, init
 
 
@@ -185,7 +185,7 @@ def test_too_many_errors_fail_the_job(bundle, tmp_path, on_ray):
     with pytest.raises(JobError, match=r"5 of 17 spans could not be scored \(2 unreadable, .*--max-error-rate"):
         backfill(settings)
     assert len(table(settings)) == 17 * 2  # and all that could be had is there
-    (told,) = status(Progress(out=settings.out))
+    (told,) = status(ShowStatus(out=settings.out))
     assert told["state"] == "stopped"
     assert "--max-error-rate" in told["last_error"]
 

@@ -8,7 +8,7 @@ import scipy.signal
 from bad_records import beats
 from golden_rule import Z_SCORES
 
-from anyecg_ray.preprocess import TWELVE_LEADS, cut, normalised, places, preprocess, recipe
+from anyecg_ray.preprocess import TWELVE_LEADS, cut, normalised, preprocess, recipe, window_starts
 from anyecg_ray.record import Record
 from anyecg_ray.schema import Status
 
@@ -120,7 +120,7 @@ def hole(x, at, seconds, leads=slice(None)):
 @pytest.mark.parametrize("seconds", [10, 12, 65])
 def test_windows_are_the_signal_from_their_starts_on(fs, stride, seconds):
     signals = np.random.default_rng(0).standard_normal((2, int(seconds * fs) + 1))
-    starts, length = places(signals.shape[1], fs, dataclasses.replace(FINETUNE, stride=stride))
+    starts, length = window_starts(signals.shape[1], fs, dataclasses.replace(FINETUNE, stride=stride))
     expected = np.stack([signals[:, start : start + length] for start in starts])
     np.testing.assert_array_equal(cut(signals, starts, length), expected)
 

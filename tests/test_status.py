@@ -16,7 +16,7 @@ from anyecg_ray.config import InputError, JobError
 from anyecg_ray.delivery import Delivery
 from anyecg_ray.lease import FILE, Lease, alive
 from anyecg_ray.ledger import Ledger
-from anyecg_ray.status import Progress, status
+from anyecg_ray.status import ShowStatus, status
 from anyecg_ray.warehouses import Sink, opened
 from anyecg_ray.weights import Init, init, untrained
 
@@ -37,7 +37,7 @@ def test_what_is_done_and_delivered(tmp_path, capsys):
         delivery.add("000000-000000", book.stage("000000-000000", staging(SPANS)))
         lease.tell(shards=4, spans=12, run_total=12, run_spans=3, run_windows=5, run_seconds=1.5)
         lease._write()
-        (told,) = status(Progress(out=str(tmp_path)))
+        (told,) = status(ShowStatus(out=str(tmp_path)))
         assert told["state"] == "running"
         assert (told["shards_done"], told["shards"], told["spans_done"], told["spans"]) == (1, 4, 3, 12)
         assert told["spans_by_status"] == {"ok": 1, "flat": 1, "missing_signal": 1}
@@ -57,7 +57,7 @@ def test_the_last_error_is_told(tmp_path):
     book = ledger(tmp_path)
     with pytest.raises(JobError), Lease(book.staging, {}):
         raise JobError("the warehouse is on fire")
-    (told,) = status(Progress(out=str(tmp_path)))
+    (told,) = status(ShowStatus(out=str(tmp_path)))
     assert (told["state"], told["last_error"]) == ("stopped", "the warehouse is on fire")
 
 
@@ -67,7 +67,7 @@ def test_publish_leaves_what_a_back_fill_said_of_its_size(tmp_path):
         lease.tell(shards=4, spans=12)
     with Lease(book.staging, {"verb": "publish"}):
         pass
-    (told,) = status(Progress(out=str(tmp_path)))
+    (told,) = status(ShowStatus(out=str(tmp_path)))
     assert (told["shards"], told["spans"]) == (4, 12)
 
 
@@ -76,7 +76,7 @@ def test_a_commit_under_way_is_not_told_as_made(tmp_path):
     with Lease(book.staging, {}):
         for number in (1, 2):
             storage.write_atomic(f"{book.delivered}/w/{number:08d}.json", json.dumps({f"s{number}": 0}).encode())
-        (told,) = status(Progress(out=str(tmp_path)))
+        (told,) = status(ShowStatus(out=str(tmp_path)))
     assert told["shards_delivered"] == {"w": 1}
 
 
@@ -95,7 +95,7 @@ def test_what_an_interrupted_driver_delivered_is_told(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     with Lease(book.staging, {}):
-        (told,) = status(Progress(out=str(tmp_path)))
+        (told,) = status(ShowStatus(out=str(tmp_path)))
     assert list(told["shards_delivered"].values()) == [1]
 
 

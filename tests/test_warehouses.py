@@ -18,7 +18,7 @@ from anyecg_ray import schema, storage
 from anyecg_ray.cli import main
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.estimate_rows import publishable
-from anyecg_ray.warehouses import Sink, addresses, opened, told
+from anyecg_ray.warehouses import Sink, addresses, opened, without_secrets
 from anyecg_ray.weights import untrained
 
 __all__ = ["place"]  # a fixture
@@ -206,12 +206,12 @@ def test_a_secret_in_an_address_is_refused_and_not_repeated(uri, monkeypatch, ca
 )
 def test_people_see_where_an_address_is_and_not_whose(uri, shown):
     assert addresses.shown(uri) == shown
-    assert told({"sink": Sink(kind="postgres", uri=uri).model_dump()})["sink"]["uri"] == shown
+    assert without_secrets({"sink": Sink(kind="postgres", uri=uri).model_dump()})["sink"]["uri"] == shown
 
 
 def test_a_table_in_a_folder_named_like_a_parameter_is_a_folder():
     sink = Sink(uri="/mnt/tokens/run=1/table")
-    assert told({"sink": sink.model_dump()})["sink"]["uri"] == sink.uri
+    assert without_secrets({"sink": sink.model_dump()})["sink"]["uri"] == sink.uri
 
 
 def test_only_properties_that_are_known_to_be_no_secret_are_written_down():
@@ -221,7 +221,7 @@ def test_only_properties_that_are_known_to_be_no_secret_are_written_down():
         properties={name: "hunter2" for name in (*secret, "of.tomorrow")}
         | {"warehouse": "w", "s3.endpoint": "http://me:hunter2@h:9000", "uri": "https://me@catalog/api?x=1"},
     )
-    shown = told({"sink": sink.model_dump()})["sink"]["properties"]
+    shown = without_secrets({"sink": sink.model_dump()})["sink"]["properties"]
     assert {v for k, v in shown.items() if k in (*secret, "of.tomorrow")} == {"…"}
     assert shown["warehouse"] == "w"
     assert shown["s3.endpoint"] == "http://h:9000"

@@ -137,7 +137,7 @@ def _check(sink: Sink) -> None:
             raise InputError(f"setting sink.{name}: holds a password or a token; {mend} (an @ that is none: %40)")
 
 
-def told(settings: dict[str, Any]) -> dict[str, Any]:
+def without_secrets(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings to write down: without users, parameters of addresses, and properties that may be secret."""
     sink = settings["sink"]
     hidden: dict[str, Any] = {"properties": addresses.written(sink["properties"])}
