@@ -1,4 +1,4 @@
-"""Each stage of a back-fill alone, on records in memory: the model, preprocessing, reading."""
+"""Each stage of a back-fill alone: the model and preprocessing on records in memory, reading from where they lie."""
 
 import time
 from collections.abc import Callable
@@ -7,16 +7,24 @@ from typing import Any, get_args
 
 import numpy as np
 
-from anyecg_ray import bench_ecgfounder, bench_pack
+from anyecg_ray import bench_ecgfounder, leads, storage, zips
 from anyecg_ray.backends import Compute, Estimator, Precision
 from anyecg_ray.bench_setup import Setup
 from anyecg_ray.config import InputError, JobError
-from anyecg_ray.predict import PIECE_WINDOWS, fetch
+from anyecg_ray.manifest_file import read_rows
+from anyecg_ray.pack import MANIFEST, Pack, pack
+from anyecg_ray.predict import PIECE_WINDOWS, Source, fetch
 from anyecg_ray.preprocess import filtered
 from anyecg_ray.preprocess import preprocess as windows_of
+from anyecg_ray.record import reads
+from anyecg_ray.schema import Status
+from anyecg_ray.spans import beside
 
 STAGE_S = 5.0
 """Seconds for which a stage runs."""
+
+SPANS = 256
+"""Spans that are fetched together, as back-fill does with spans of ten seconds."""
 
 
 def rate(work: Callable[[], int]) -> float:
@@ -113,6 +121,40 @@ def read(setup: Setup) -> dict[str, Any]:
 
 
 def read_both(setup: Setup) -> dict[str, Any]:
-    """The same, and from the archive's packs, and from a bare loop."""
+    """The same, and the same spans from packs of the archive, and by the loop that one would write at first."""
+    figures, source = read(setup), setup.source
     out = setup.settings.packed or str(Path(setup.folder, "packed"))
-    return {**read(setup), **bench_pack.measured(setup.source, out, rate)}
+    pack(Pack(manifest=source.manifest, archive=source.archive, out=out))
+    packed = Source(storage.join(out, MANIFEST), out, source.recipe)
+
+    def fetching(of: Source) -> float:
+        rows = read_rows(of.manifest, 0, 0, SPANS)
+        return rate(lambda: len(fetch(rows, of)))
+
+    before, packs, after = fetching(source), fetching(packed), fetching(source)
+    plain, bare = (before + after) / 2, {}
+    if _loop(source):
+        loop = rate(lambda: _loop(source))
+        bare = {"bare_loop_spans_per_s": loop, "fetch_over_bare_loop": plain / loop}
+    return {
+        **figures,
+        **bare,
+        "fetch_spans_per_s": plain,
+        "fetch_before_after": [before, after],
+        "fetch_packed_spans_per_s": packs,
+        "packed_over_plain": packs / plain,
+    }
+
+
+def _loop(source: Source) -> int:
+    """The same bytes of some of these spans, a request of s3fs after the other; returns how many spans."""
+    fs, top = storage.filesystem(source.archive)
+    rows = read_rows(source.manifest, 0, 0, SPANS // 8).to_pylist()
+    spans = [row for row in rows if row["status"] == Status.OK and zips.MARK not in row["record_id"]]
+    for row in spans:
+        stop = row["start_sample"] + row["n_samples"]
+        signals = leads.sufficient(tuple(row["leads"]), source.recipe.leads)
+        for name, (start, size) in reads(row["header"], row["start_sample"], stop, signals).items():
+            end = None if size is None else start + size
+            fs.cat_file(storage.join(top, beside(row["record_id"], name)), start=start, end=end)
+    return len(spans)
