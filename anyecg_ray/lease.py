@@ -46,7 +46,7 @@ class Lease:
         before = read(self._uri)
         if before is not None and before.get("state") == "running":
             _wait_for_death(before, self._uri)
-        self._told = {**{k: before[k] for k in KEPT if k in (before or {})}, **self._told} if before else self._told
+        self._told = {k: v for k, v in (before or {}).items() if k in KEPT} | self._told
         self._write()
         self._thread.start()
         return self

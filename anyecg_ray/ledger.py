@@ -67,7 +67,7 @@ class Ledger:
             differ.append("manifest")
         if differ:
             raise InputError(
-                f"{self._out}: holds a back-fill whose {', '.join(differ)} differ; "
+                f"{self._out}: holds a back-fill whose {', '.join(differ)} differ{'s' if len(differ) == 1 else ''}; "
                 "give the same ones to go on with it, or another --out"
             )
         if len(job["row_groups"]) > len(before["row_groups"]):  # so that what is scored now is compared next time

@@ -124,7 +124,9 @@ class Inputs:
                     f"results of {', '.join(self.draws.analytes[:12]) or 'nothing'} …"
                 )
             return chosen
-        enough = [i for i in self._candidates(settings.values) if self._supported(i, settings.min_count, present)]
+        recorded = [(self.parts.get(whose(e, p)), self.draws.of(e, p)) for e, p in sorted(present, key=str)]
+        candidates = self._candidates(settings.values)
+        enough = [i for i in candidates if self._supported(i, settings.min_count, recorded)]
         if not enough:
             raise InputError(
                 f"{settings.manifest}: no indicator has {settings.min_count} encounters with a positive and as many "
@@ -145,13 +147,12 @@ class Inputs:
             if values:
                 yield Indicator(analyte, "value")
 
-    def _supported(self, indicator: Indicator, least: int, present: set[Who]) -> bool:
-        if not hasattr(self, "_rows"):
-            self._rows = [(self.parts.get(whose(e, p)), self.draws.of(e, p)) for e, p in sorted(present, key=str)]
+    def _supported(self, indicator: Indicator, least: int, recorded: list[tuple[str | None, np.ndarray]]) -> bool:
+        """recorded: of each encounter that has a recording, its part and the rows of its draws."""
         column = {"low": self.draws.low, "value": self.draws.value}.get(indicator.direction, self.draws.high)
         code = self.draws.analytes.index(indicator.analyte)
         n: Counter[tuple[str, bool]] = Counter()
-        for part, rows in self._rows:
+        for part, rows in recorded:
             if part is None or not len(rows):
                 continue
             told = column[rows[self.draws.analyte[rows] == code]]

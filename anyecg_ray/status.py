@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from anyecg_ray import storage
 from anyecg_ray.config import InputError, Location, Settings
@@ -18,14 +18,12 @@ class ShowStatus(Settings):
     out: Location
     """The --out of `anyecg backfill`."""
 
-    format: str = "text"
+    format: Literal["text", "json"] = "text"
     """text, or json for a program."""
 
 
 def status(settings: ShowStatus) -> list[dict[str, Any]]:
     """Print and return what every model's back-fill has come to. Raises InputError where there is none."""
-    if settings.format not in ("text", "json"):
-        raise InputError(f"setting format: {settings.format}; give text or json")
     found = [_of(settings.out, *model) for model in models(settings.out)]
     if not found:
         raise InputError(f"{settings.out}: no back-fill here; `anyecg backfill` makes one")

@@ -155,7 +155,7 @@ def test_an_output_of_another_model_or_manifest(job, scored, archive, bundle, tm
     init(Init(out=str(tmp_path / "other"), preset="tiny", seed=1))
     other = job.model_copy(update={"bundle": str(tmp_path / "other"), "out": str(tmp_path / "o")})
     assert backfill(other) == scored  # a model of its own stands beside the others
-    with pytest.raises(InputError, match="shard_spans"):
+    with pytest.raises(InputError, match="a back-fill whose shard_spans differs;"):
         backfill(job.model_copy(update={"shard_spans": 51}))
     manifest(Manifest(archive=str(archive / "broken"), out=str(tmp_path / "m.parquet"), workers=0))
     with pytest.raises(InputError, match="manifest"):

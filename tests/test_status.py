@@ -53,6 +53,13 @@ def test_what_is_done_and_delivered(tmp_path, capsys):
     assert len(pq.read_table(tmp_path / "ecg_lab_estimate" / "1")) == 6
 
 
+def test_another_format_is_refused_in_one_line(tmp_path, capsys):
+    assert main(["status", "--out", str(tmp_path), "--format", "xml"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "setting format" in line
+    assert "'text' or 'json'" in line
+
+
 def test_the_last_error_is_told(tmp_path):
     book = ledger(tmp_path)
     with pytest.raises(JobError), Lease(book.staging, {}):
