@@ -41,8 +41,8 @@ from anyecg_ray.warehouses import Kind
 from anyecg_ray.warehouses.addresses import holds_secret
 
 PUBLISHED_WINDOWS = 640
-"""Windows of the published way, at least. Its loader reads some batches ahead before the clock starts, which flatters
-it in a short run; so it is, of batches of 512, in three of them, which take a minute and a half."""
+"""Windows of the published way, at least. Its loader reads ahead before the clock starts, which flatters short runs:
+three batches of 512 (90 s) are short."""
 
 
 class Bench(Compute):

@@ -1,7 +1,7 @@
 """A worker's part of `anyecg prepare`: one shard of the manifest becomes one file of windows for each split.
 
-The windows are back-fill's own (predict.windows_of). Only counts leave this file: what is in the store, and by which
-reason each other window and span is not.
+The windows are back-fill's own (predict.windows_of). Only counts go back to the driver: what is in the store, and why
+each other window or span is not.
 """
 
 from collections import Counter

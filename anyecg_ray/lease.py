@@ -28,7 +28,8 @@ SILENT = 45.0
 """Seconds without a sign of life after which a driver on another machine counts as dead."""
 
 KEPT = ("shards", "spans", "delivered")
-"""What a driver leaves as the last one said it where it does not say so itself: `publish`, or another warehouse."""
+"""Fields that a new driver takes over from the last one unless it sets them itself: `publish` knows no shards or
+spans."""
 
 
 class Lease:

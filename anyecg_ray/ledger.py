@@ -192,7 +192,10 @@ class Ledger:
             self._tally.update(zip(unknown, pool.map(one, unknown), strict=True))
 
     def _changed(self, shard: str, before: int | None) -> None:
-        """Number the change, where it is one; a crash before this scores the shard again, for `_again` stands."""
+        """Number a re-scoring.
+
+        A crash before this is harmless: the `_again` mark still stands, and the shard is scored once more.
+        """
         self._versions[shard] = 0 if before is None else before + 1
         if before is not None:
             storage.write_atomic(storage.join(self.staging, f"{SCORED}{shard}.{before + 1}"), b"")

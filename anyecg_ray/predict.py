@@ -37,7 +37,7 @@ PIECE_WINDOWS = 256
 """Windows to a piece: about a second of model time, 5 MB a lead; enough to hide what Ray costs per block."""
 
 MODEL_MEMORY = 2**30
-"""Bytes that Ray sets aside for one copy of the model: weights, graph and activations of the full size take half."""
+"""Bytes that Ray reserves for one copy of the model: weights, graph and activations of the full size take half."""
 
 CARRIED = ("span_id", "record_id", "dataset", "patient_id", "encounter_id", "start_time")
 """Columns of the manifest that go into the staging table as they are."""
@@ -81,14 +81,14 @@ class Predict(Settings):
     """Copies of the model. 0: one for every GPU, else one for every 4 cores of the cluster as it is at the start."""
 
     cpus_per_actor: float = Field(0, ge=0)
-    """CPUs that Ray sets aside for one copy. 0: a quarter of its threads: reading has room beside copies that
-    come over from a lost node."""
+    """CPUs that Ray reserves for one copy. 0: a quarter of its threads, so that reading still fits when copies of a
+    lost node move here."""
 
     gpus_per_actor: float = Field(0, ge=0)
-    """GPUs that Ray sets aside for one copy."""
+    """GPUs that Ray reserves for one copy."""
 
     preprocess_cpus: float = Field(1, gt=0)
-    """CPUs that Ray sets aside for one preprocessing task."""
+    """CPUs that Ray reserves for one preprocessing task."""
 
     def for_cluster(self, compute: Compute) -> "Layout":
         """Settle what is 0 for the cluster that Ray is connected to."""

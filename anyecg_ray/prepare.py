@@ -29,7 +29,7 @@ from anyecg_ray.segments import SegmentsCard
 from anyecg_ray.splits import PARTS
 
 RULES = 2
-"""Of what labels mean and which columns there are: a store that was made by others is not taken for today's."""
+"""Version of the labelling rules and columns; raise it when they change, so that an older store is not reused."""
 
 
 def prepare(settings: Prepare) -> SegmentsCard:

@@ -19,7 +19,7 @@ class Status(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> "Status | None":
-        """In capitals it is the same: so does --help show them."""
+        """Accept the member's name too (`TRANSIENT`): --help prints names."""
         return cls.__members__.get(value) if isinstance(value, str) else None
 
     OK = "ok"

@@ -154,10 +154,9 @@ def dataset(
 ) -> "ray.data.Dataset":
     """A split as a Ray Dataset that streams from the parts; `windows` and `labels` read its pyarrow batches.
 
-    Its own reader, because Ray's read_parquet was three times slower on these files. How many windows there are says
-    the card. shuffle: a seed; the parts come in another order in every pass, and where the data set's execution options
-    preserve the order, in the same ones from run to run. Ray is to be there already. Raises InputError where the split
-    has none.
+    Uses its own reader: Ray's read_parquet was three times slower on these files. The number of windows is in the card.
+    shuffle: a seed; each pass reads the parts in another order, and runs repeat if execution preserves order. Ray must
+    be connected. Raises InputError where the split has none.
     """
     import ray.data  # training needs it, evaluation does not
 

@@ -66,7 +66,7 @@ def forget_others(out: str, name: str) -> None:
 
 
 def clear(out: str, shards: set[str]) -> None:
-    """Remove windows of all shards but these: those of another split would put their patients into two."""
+    """Remove window files of all other shards: made under another split, they could put one patient into two."""
     for split in PARTS:
         for part in segments.parts(out, split):
             if part.rpartition("/part-")[2].removesuffix(".parquet") not in shards:
