@@ -56,7 +56,7 @@ def _temporary_name(path: str) -> str:
 
 
 def _real(uri: str) -> str:
-    """Where a file on disk goes: the end of a link, and never in the place of a folder or a device."""
+    """The path on disk to replace: links are followed. Raises StorageError for a folder or a device."""
     path = os.path.realpath(filesystem(uri)[1])
     if os.path.isdir(path):
         raise StorageError(f"cannot write to {uri}: it is a folder; name a file in it")

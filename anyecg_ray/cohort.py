@@ -30,17 +30,17 @@ RESERVED = (
 )  # fmt: skip
 """Columns that cohort_table.py adds."""
 
-LONGEST = 1e8
-"""Minutes, two centuries: what is longer is a slip, and would not fit into microseconds much later."""
+LONGEST_MINUTES = 1e8
+"""Two centuries: what is longer is a slip, and far longer would not fit into 64 bits of microseconds."""
 
 
 class Window(Settings):
     """Which ECGs belong to an index time."""
 
-    before: float = Field(1440, ge=0, le=LONGEST)
+    before: float = Field(1440, ge=0, le=LONGEST_MINUTES)
     """Minutes before it in which an ECG counts."""
 
-    after: float = Field(0, ge=0, le=LONGEST)
+    after: float = Field(0, ge=0, le=LONGEST_MINUTES)
     """Minutes after it; above 0 an estimate may know what the index time did not."""
 
 
@@ -74,7 +74,7 @@ class Pairs(NamedTuple):
 
 
 class Lookup:
-    """Rows by an id that several of them may have: made once, asked often."""
+    """From an id to its rows, of which it may have several: built once, asked often."""
 
     def __init__(self, ids: np.ndarray) -> None:
         """ids: (n,) str, None where there is none."""

@@ -34,13 +34,13 @@ ROWS = 500_000
 """Published rows that wait at most: some 100 MB."""
 
 SHARDS = 500
-"""Shards of one commit at most: their names ride in it."""
+"""Most shards in one commit, whose metadata holds their names."""
 
 AT_ONCE = 32
 """Entries of the log that are read at once."""
 
 LAST_S = 15.0
-"""Seconds for the last commits of a job that was asked to end: staging keeps what they do not bring in."""
+"""Seconds that a job that was asked to end may spend on its last commits; what they leave out stays in staging."""
 
 
 class Publish(Settings):
@@ -86,7 +86,7 @@ class _Sent:
 
 
 class Delivery:
-    """What one warehouse holds of one job, and the way there."""
+    """Brings the shards of one job into one warehouse, and knows which it holds."""
 
     def __init__(self, ledger: Ledger, warehouse: Warehouse, card: Card, every: float, lease: Lease) -> None:
         self._ledger, self._warehouse, self._card, self._every, self._lease = ledger, warehouse, card, every, lease
@@ -135,7 +135,7 @@ class Delivery:
             self.flush()
 
     def flush(self, until: float | None = None) -> None:
-        """Commit what waits, beside whatever goes on; one commit at a time.
+        """Begin to commit what waits, in the background; one commit at a time.
 
         until: of time.monotonic(), how long it may wait for the commit before. Raises TimeoutError past it.
         """

@@ -124,7 +124,7 @@ def _unfit(span: dict[str, Any], job: Job, known: Known) -> str | None:
 
 
 def _chosen(n: int, most: int) -> np.ndarray:
-    """Places of at most `most` of n windows, evenly over them; 0 is for all."""
+    """Indices of at most `most` of n windows, evenly spread; 0: all."""
     return np.unique(np.linspace(0, n - 1, most).round().astype(int)) if 0 < most < n else np.arange(n)
 
 

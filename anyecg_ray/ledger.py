@@ -91,7 +91,7 @@ class Ledger:
         self.refresh()
 
     def refresh(self) -> list[str]:
-        """One listing, and the few small files that it names; returns the listing."""
+        """Read the state anew, from one listing and the few small files that it names; returns the listing."""
         files = storage.files(self.staging)
         scored = [f.removeprefix(SCORED).rpartition(".") for f in files if f.startswith(SCORED)]
         changed = {shard: int(n) for shard, _, n in sorted(scored, key=lambda s: int(s[2]))}
@@ -113,7 +113,7 @@ class Ledger:
 
     @property
     def delivered(self) -> str:
-        """Where it is kept which commit to which warehouse carried what."""
+        """Folder of the logs that say which commit brought which shards into which warehouse."""
         return storage.join(self.staging, "_delivered")
 
     def done(self) -> set[str]:

@@ -25,16 +25,16 @@ THREADS = 32
 """Parts of the tree that are listed at once on S3, where an answer takes a tenth of a second."""
 
 LOCAL_THREADS = 8
-"""The same on disk: a few hide a cold disk's or a network's delay, more would only fight for the interpreter."""
+"""The same on disk: a few hide the latency of a cold disk or a network; more would only contend for the GIL."""
 
 PARTS = 64
-"""The tree is opened level by level until it has this many folders to share out."""
+"""Folders to list in parallel: the tree is opened level by level until there are so many."""
 
 LEVELS = 8
 """Levels that are opened at most: a chain of single folders is not followed for ever."""
 
 LEVEL_ENTRIES = 20_000
-"""Entries of one folder that are looked at to share it out; one with more is listed as a whole."""
+"""Entries up to which a folder is divided into its sub-folders; one with more is listed as a whole."""
 
 PAGE = 1000
 """Paths that are handed on together, as many as S3 gives in one answer."""

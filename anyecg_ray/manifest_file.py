@@ -151,7 +151,7 @@ def write_manifest(
 
 
 def write_packed(uri: str, archive: str, of: ManifestFile, groups: Iterable[pa.Table]) -> None:
-    """Write a manifest again whose records were packed into `archive`.
+    """Write the manifest `of` again, now that its records are packed into `archive`.
 
     groups: its row groups as schema.PACKED_MANIFEST. They stay as they were, so that a back-fill that began on the
     one goes on with the other. Raises StorageError where it cannot be written.
@@ -194,8 +194,8 @@ class _Writer:
 
 
 def digest(rows: pa.Table) -> str:
-    """First 16 hex digits of the SHA-256 of what is scored: which samples of which records, their headers, and whose
-    they are and of when, by which a cohort chooses and which go into the estimates."""
+    """First 16 hex digits of the SHA-256 of what is scored: which samples of which records, with their headers. Whose
+    they are and when is in it too: a cohort chooses by that, and it goes into the estimates."""
     state = hashlib.sha256()
     for name in ("span_id", "n_samples", "status", "header", "patient_id", "encounter_id", "start_time"):
         for value in rows.column(name).to_pylist():
@@ -204,7 +204,7 @@ def digest(rows: pa.Table) -> str:
 
 
 def _in_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of GROUP rows and a rest, with their headers as plain text."""
+    """The same rows in tables of GROUP rows, the last one shorter, with their headers as plain text."""
     waiting: list[pa.Table] = []
     count = 0
     for table in tables:

@@ -29,7 +29,7 @@ class Summary:
     last_line: float = field(default_factory=time.monotonic)
 
     def add(self, rows: pa.Table, failed: list[str]) -> None:
-        """Count rows, and headers that could not be had by why."""
+        """Count rows, and headers that could not be fetched by their reasons."""
         self.records += pc.count_distinct(rows["record_id"]).as_py()
         self.by_status.update(rows["status"].to_pylist())
         self.failed.update(failed)

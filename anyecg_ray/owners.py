@@ -18,7 +18,7 @@ Who = tuple[str | None, str | None]
 
 
 def whose(encounter: str | None, patient: str | None) -> Who:
-    """By whom people are found; where an archive knows no encounters, the patient stands for one."""
+    """The pair that people are looked up by; where an archive knows no encounters, the patient stands for one."""
     return encounter or patient, patient
 
 
@@ -40,10 +40,10 @@ class Owners:
         self._encounters = pa.array(distinct, pa.string())
         self._only = pa.array(np.where(n == 1, first, -1), pa.int32())
         self._patients: dict[int, str] = {}
-        """Of recordings that name no patient: whom the table names, by place."""
+        """Place in `keys` -> patient whom the table names, for recordings that name none."""
 
     def places(self, encounter: pa.Array, patient: pa.Array) -> pa.Array:
-        """Of each row the place in `keys`, null where it is about nobody there.
+        """The index into `keys` of each row's owner, null where that is nobody recorded.
 
         Raises InputError, naming the table, where that cannot be told; no message holds an identifier.
         """
@@ -52,7 +52,7 @@ class Owners:
         return pc.coalesce(named, self._of_one(encounter, patient), self._of_nobody(encounter, patient))
 
     def _of_one(self, encounter: pa.Array, patient: pa.Array) -> pa.Array:
-        """Places for rows that name no patient: where the encounter is recorded of one alone."""
+        """Places for rows that name no patient, where only one patient has an encounter of that id."""
         asked = pc.if_else(pc.and_(pc.not_equal(encounter, ""), pc.equal(patient, "")), encounter, None)
         only = pc.take(self._only, pc.index_in(asked, self._encounters))
         if pc.any(pc.equal(only, -1)).as_py():
@@ -63,7 +63,7 @@ class Owners:
         return only
 
     def _of_nobody(self, encounter: pa.Array, patient: pa.Array) -> pa.Array:
-        """Places for rows that name a patient: recordings of the encounter that name none."""
+        """Places for rows that name a patient, where the recordings of the encounter name none."""
         asked = pc.if_else(pc.and_(pc.not_equal(encounter, ""), pc.not_equal(patient, "")), encounter, None)
         place = pc.index_in(pc.binary_join_element_wise(asked, "", "\x1f"), self._keys)
         there = pc.is_valid(place)

@@ -50,7 +50,7 @@ class Pack(Settings):
     """Where the records lie now, if not where the manifest found them."""
 
     megabytes: int = Field(256, ge=1)
-    """Size of a pack, about: what one task writes, and what a run that is stopped loses at most of each."""
+    """Approximate size of a pack: what one task writes, and the most that each task loses when a run is stopped."""
 
 
 class Job(NamedTuple):

@@ -24,7 +24,7 @@ OBJECTS = 64
 """Objects that are fetched together."""
 
 FIRST = 1 << 20
-"""Bytes of each that are asked for at first: most objects are smaller, and nobody has to ask how large they are."""
+"""Bytes of each object in the first request: most are smaller, so that their sizes need not be asked for."""
 
 CHUNK = 8 << 20
 """Bytes of the rest of an object that are held at a time."""
@@ -80,7 +80,7 @@ class _Long(NamedTuple):
 
 
 class _Unread(Exception):
-    """The rest of an object could not be had; holds the StorageError, which must not pass for one of writing."""
+    """The rest of an object could not be read; wraps the StorageError, lest it be taken for one of writing."""
 
 
 def _objects(archive: str, paths: Sequence[str]) -> Iterator[tuple[str, bytes | _Long | StorageError]]:

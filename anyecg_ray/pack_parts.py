@@ -36,7 +36,7 @@ class Part(NamedTuple):
 
 
 def plan(manifest: ManifestFile, size: int) -> Iterator[Part]:
-    """The manifest's rows in parts of about `size` bytes of signals, by what the headers say at two bytes a sample.
+    """The manifest's rows in parts of about `size` bytes of signals, estimated at two bytes a sample.
 
     A record's spans stay together, as they share its objects; but for that a part ends with its row group, so that
     a manifest that grew has the same parts and more.
@@ -86,7 +86,7 @@ def left(parts: Sequence[Part], out: str) -> list[Part]:
 
 
 def tidy(parts: Sequence[Part], out: str) -> None:
-    """Remove packs that no index names, of runs that were stopped, and indexes of parts that are none of these."""
+    """Remove packs that no index names, which stopped runs left, and indexes of parts that are not among these."""
     files = storage.files(storage.join(out, FOLDER))
     written = _written(parts, set(files), out)
     used = {name for w in written for name in (f"{w.part.name}.parquet", *w.files)}

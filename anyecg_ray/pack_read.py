@@ -15,10 +15,10 @@ from anyecg_ray.schema import Status
 from anyecg_ray.storage import MissingObject, Range, StorageError, TransientError
 
 GAP = 256 << 10
-"""Bytes between two ranges that are read although nobody asked: S3 sends as many while it answers a request."""
+"""Bytes between two ranges up to which both come with one request: S3 sends as many in the time that another takes."""
 
 TOGETHER = 8 << 20
-"""Bytes that are read as one: a connection to S3 carries some 60 MB a second, so what is larger is shared out."""
+"""Most bytes of one joint request: a connection to S3 carries some 60 MB a second, so larger reads go over several."""
 
 
 def located(archive: str, row: dict[str, Any], path: str, first: int, length: int | None) -> Range | StorageError:
@@ -51,7 +51,7 @@ def read(asked: Sequence[Range | StorageError]) -> list[Bytes | StorageError]:
 
 
 def merged(ranges: Sequence[Range]) -> tuple[list[Range], list[int]]:
-    """Fewer ranges that cover these, and for each of these the place among the fewer of the one that holds it."""
+    """Fewer ranges that cover these, and for each of these the index of the one that holds it."""
     fewer: list[Range] = []
     places = [0] * len(ranges)
     for i in sorted(range(len(ranges)), key=lambda i: ranges[i]):

@@ -44,7 +44,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Since it started, with what Ray takes to start."""
+        """Since the run started, Ray's own start included."""
         return time.time() - self.started
 
     def summary(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Indexed(NamedTuple):
     claimed: list[str]
     """Records elsewhere that are segments of one of these."""
     failed: list[str]
-    """Why a header could not be had this time, and not which: its record has no row."""
+    """A reason for each header that could not be fetched this time, without its path; its record has no row."""
     refused: str | None
     """The same, where storage refused every one of the headers."""
 

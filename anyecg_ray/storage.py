@@ -128,7 +128,7 @@ def _bytes_or_error(found: Any, r: Range) -> bytes | StorageError:
 
 @lru_cache(maxsize=4)  # a large zip's directory takes some dozens of megabytes, and shards go from zip to zip
 def _zip(uri: str) -> dict[str, zips.Member] | None:
-    """What a zip holds; None where no file is there: a folder may be called so. Raises StorageError."""
+    """What a zip holds; None where that is no file: a folder may have such a name. Raises StorageError."""
     fs, path = filesystem(uri)
     if not retried(lambda: fs.isfile(path), uri):
         return None

@@ -26,7 +26,7 @@ from anyecg_ray.schema import TIME
 BLOCK = 4 << 20
 """Bytes of CSV read at a time; with the reader's read-ahead it bounds memory, whatever the table's size."""
 
-LONGEST = 10_000
+LONGEST_CELL = 10_000
 """Characters of the longest cell that is believed: beyond it a quote was left open and swallowed what follows."""
 
 PARQUET = (".parquet", ".pq")
@@ -127,8 +127,10 @@ def _csv(uri: str, required: Sequence[str], optional: Sequence[str], malformed: 
         try:
             reader = pa.csv.open_csv(stream, pa.csv.ReadOptions(block_size=BLOCK), parse, convert)
             for batch in reader:
-                if any((pc.max(pc.binary_length(c)).as_py() or 0) > LONGEST for c in batch.columns):
-                    raise InputError(f"{uri}: a cell of more than {LONGEST} characters; look for a quote left open")
+                if any((pc.max(pc.binary_length(c)).as_py() or 0) > LONGEST_CELL for c in batch.columns):
+                    raise InputError(
+                        f"{uri}: a cell of more than {LONGEST_CELL} characters; look for a quote left open"
+                    )
                 texted = pa.record_batch([texts(c) for c in batch.columns], names=batch.schema.names)
                 yield _ordered(texted, required, optional)
         except (pa.ArrowException, OSError, zlib.error, EOFError) as error:
