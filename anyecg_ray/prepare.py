@@ -28,7 +28,7 @@ from anyecg_ray.progress import Progress
 from anyecg_ray.segments import SegmentsCard
 from anyecg_ray.splits import PARTS
 
-RULES = 2
+RULES = 3
 """Version of the labelling rules and columns; raise it when they change, so that an older store is not reused."""
 
 
