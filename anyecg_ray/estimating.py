@@ -1,8 +1,8 @@
 """One ECG through one model: preprocess, predict, and put the numbers into words, with the back-fill's own functions.
 
-Who predicts is asked for, not known: a model behind Ray Serve, or one in this process. While a new version of a model
-is rolled out, an answer may come from either; it is told apart by the hash of its weights, and what is published is
-published with the card of the model that computed it.
+The caller passes in what predicts: a model behind Ray Serve, or one in this process. While a new version of a model is
+rolled out, the old one or the new one may answer. They differ in the hash of their weights or in the fingerprint of
+their preprocessing, and an estimate bears the card of the one that computed it.
 """
 
 import asyncio
@@ -76,11 +76,11 @@ async def score(ecg: Ecg, served: Served, pool: Executor) -> Scored:
         if not len(windows.x):
             return Scored(card, windows, np.empty((0, card.columns), np.float32), start)
         parts = await _chunks(windows.x, card, served.predict)
-        cards = {p.card.weights_sha256: p.card for p in parts if p.card is not None}
+        cards = {(p.card.weights_sha256, p.card.preprocess_fingerprint): p.card for p in parts if p.card is not None}
         answers = [p.logits for p in parts if p.logits is not None]
         if len(answers) == len(parts) and (not cards or (len(cards) == 1 and all(p.card for p in parts))):
             return Scored(next(iter(cards.values()), card), windows, np.concatenate(answers), start)
-        card = next(iter(cards.values()))  # another version, which reads other windows, or a part of these
+        card = next(iter(cards.values()), card)  # another version, which reads other windows, or a part of these
     raise busy("the model is being replaced", 2)
 
 

@@ -58,7 +58,8 @@ class Model:
         if self._at_work is None:
             self._at_work = asyncio.create_task(self._work())
         logits, card = await one.answer
-        return Answered(logits, None if card.weights_sha256 == sha256 else card.model_dump_json())
+        as_asked = (card.weights_sha256, card.preprocess_fingerprint) == (sha256, fingerprint)
+        return Answered(logits, None if as_asked else card.model_dump_json())
 
     async def _work(self) -> None:
         try:

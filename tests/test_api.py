@@ -16,7 +16,8 @@ from anyecg_ray.estimating import Predicted, Served
 from anyecg_ray.http_problems import Problem, busy
 from anyecg_ray.keys import Gate, made
 from anyecg_ray.limits import MB, Admission, Limits, Rates
-from anyecg_ray.model import Bundle
+from anyecg_ray.model import Bundle, Card
+from anyecg_ray.replicas import Model
 from anyecg_ray.request_body import Intake
 from anyecg_ray.request_metrics import Counts, text
 
@@ -321,6 +322,30 @@ def test_a_version_with_other_preprocessing_gets_its_own_windows(first):
     alone = run(api.create(service(answering(other), other.card)))[2]
     assert got["model"]["version"] == "2"
     assert got["estimates"] == alone["estimates"]
+
+
+def test_the_same_weights_with_other_preprocessing_are_another_version(first):
+    other = estimator(recipe="ecgfounder-zscore", version="2")
+    assert other.card.weights_sha256 == first.card.weights_sha256
+    replica = Model(Compute(), 64)
+    replica._held = other
+
+    async def predict(x, card):
+        got = await replica(x, card.weights_sha256, card.preprocess_fingerprint)
+        return Predicted(got.logits, got.card and Card.model_validate_json(got.card))
+
+    got = run(api.create(service(predict, first.card)))[2]
+    alone = run(api.create(service(answering(other), other.card)))[2]
+    assert got["model"]["version"] == "2"
+    assert got["estimates"] == alone["estimates"]
+
+
+def test_a_model_that_reads_nothing_and_does_not_say_why_is_a_503(first):
+    async def predict(x, card):
+        return Predicted(None, None)
+
+    status, _, told = run(api.create(service(predict, first.card)))
+    assert (status, told["code"]) == (503, "overloaded")
 
 
 def test_the_parts_of_a_long_ecg_are_never_of_two_versions(first):

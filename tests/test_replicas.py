@@ -8,6 +8,7 @@ import pytest
 
 from anyecg_ray import weights
 from anyecg_ray.backends import Compute
+from anyecg_ray.model import Card
 from anyecg_ray.replicas import Model
 
 CARD = weights.untrained("tiny", ["calcium_low"], ["II"], "ecgfounder-finetune", 0).card
@@ -119,4 +120,5 @@ def test_windows_of_another_preprocessing_are_not_read_and_the_card_is_sent_inst
     batches, (_, other, same) = asyncio.run(run())
     assert batches == [1, 1]
     assert other.logits is None
+    assert Card.model_validate_json(other.card).preprocess_fingerprint == CARD.preprocess_fingerprint  # same weights
     assert same.logits.tolist() == [[3]]
