@@ -98,9 +98,19 @@ class Header:
         return bool(self.segments) and self.segments[0].n_samples == 0
 
 
+def header_text(raw: bytes) -> str:
+    """A header's text: UTF-8, else Latin-1 (the odd comment, and µV). Form feeds, which part headers, become blanks."""
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    return text.replace("\f", " ")
+
+
 def parse_header(text: str | bytes) -> Header:
     """One header's content. Raises RecordError (unreadable) where it does not follow header(5)."""
-    lines = [line.strip() for line in _text(text).replace("\r", "\n").split("\n")]
+    text = header_text(text) if isinstance(text, bytes) else text.removeprefix("\ufeff")
+    lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
     fields = [line for line in lines if line and line[0] != "#"]
     comments = tuple(line.strip(" \t#") for line in lines if line and line[0] == "#")
     if not fields:
@@ -129,7 +139,7 @@ def parse_headers(text: str | bytes) -> dict[str, Header]:
     Raises RecordError (unreadable) where any of them cannot be read.
     """
     headers: dict[str, Header] = {}
-    for part in _text(text).split("\f"):
+    for part in text.split("\f") if isinstance(text, str) else text.split(b"\f"):
         header = parse_header(part)
         headers.setdefault(header.name, header)
     return headers
@@ -279,15 +289,6 @@ def _start(text: str) -> datetime | None:
     except ValueError:
         return None
     return second + timedelta(microseconds=int(fraction[:6].ljust(6, "0")))
-
-
-def _text(text: str | bytes) -> str:
-    if isinstance(text, str):
-        return text.removeprefix("\ufeff")
-    try:
-        return text.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return text.decode("latin-1")  # the odd comment, and µV
 
 
 def _shown(text: str) -> str:

@@ -9,10 +9,10 @@ import re
 from collections.abc import Sequence
 
 from anyecg_ray import storage
-from anyecg_ray.header import NO_FILE, RecordError, parse_header
+from anyecg_ray.header import NO_FILE, RecordError, header_text, parse_header
 from anyecg_ray.http_problems import Problem, busy, of_record
 from anyecg_ray.limits import Limits
-from anyecg_ray.request_ecg import Ecg, check_header, check_header_size, joined
+from anyecg_ray.request_ecg import HEADER_BYTES, Ecg, check_header, check_header_size, joined
 from anyecg_ray.storage import MissingObject, Range, StorageError, TransientError
 
 SEGMENTS = 1000
@@ -93,8 +93,8 @@ def _headers(where: str, prefixes: Sequence[str]) -> str:
         detail = f"the record has {len(names)} segments"
         raise Problem(413, "too_many_segments", detail, "use the back-fill for such a record", "record")
     places = [_inside(_beside(where, name), prefixes) for name in names]
-    found = _fetched([Range(place + ".hea", 0, 1 << 20) for place in places])
-    texts = {n: b.decode("utf-8", "replace").replace("\f", " ") for n, b in zip(names, found, strict=True) if b}
+    found = _fetched([Range(place + ".hea", 0, HEADER_BYTES) for place in places])
+    texts = {n: header_text(b) for n, b in zip(names, found, strict=True) if b}
     return joined({header.name: text, **texts}) if texts else text
 
 
@@ -106,7 +106,7 @@ def _header(where: str) -> str:
     raw = _fetched([Range(where + ".hea")])[0]
     if raw is None:
         raise _missing()
-    return raw.decode("utf-8", "replace").removeprefix("\ufeff").replace("\f", " ")
+    return header_text(raw)
 
 
 def _fetched(ranges: Sequence[Range]) -> list[bytes | None]:

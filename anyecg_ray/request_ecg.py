@@ -14,7 +14,7 @@ import pyarrow.csv
 
 from anyecg_ray import leads
 from anyecg_ray.formats import FLAC
-from anyecg_ray.header import NO_FILE, Header, RecordError, parse_header, renamed
+from anyecg_ray.header import NO_FILE, Header, RecordError, header_text, parse_header, renamed
 from anyecg_ray.http_problems import Problem, of_record
 from anyecg_ray.limits import Limits
 from anyecg_ray.messages import Signals
@@ -143,7 +143,7 @@ def from_files(files: Mapping[str, bytes], limits: Limits) -> Ecg:
     for name, raw in headers.items():
         check_header_size(len(raw), name)
     try:
-        text = joined({name: _text(raw) for name, raw in headers.items()})
+        text = joined({name: header_text(raw) for name, raw in headers.items()})
         check_header(text, {name: len(raw) for name, raw in files.items()}, limits)
     except RecordError as error:
         raise of_record(error, "file") from None
@@ -167,14 +167,6 @@ def joined(texts: Mapping[str, str]) -> str:
     (master,) = masters
     segments = dict.fromkeys(s.name for s in parsed[master].segments if s.name != NO_FILE)
     return "\f".join([texts[master], *(renamed(texts[s], s) for s in segments if s in texts)])
-
-
-def _text(raw: bytes) -> str:
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    return text.replace("\f", " ")  # which parts headers
 
 
 def check_header(text: str, sizes: Mapping[str, int], limits: Limits) -> None:

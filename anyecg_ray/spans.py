@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from anyecg_ray import storage
 from anyecg_ray.datasets.found import OLDEST, Found
-from anyecg_ray.header import NO_FILE, Header, RecordError, later, parse_header, renamed
+from anyecg_ray.header import NO_FILE, Header, RecordError, header_text, later, parse_header, renamed
 from anyecg_ray.plan import samples_of
 from anyecg_ray.schema import MANIFEST, Status
 from anyecg_ray.storage import MissingObject, Range, RefusedError, StorageError, TransientError
@@ -98,16 +98,7 @@ def beside(record_id: str, name: str) -> str:
 
 def _fetched(archive: str, record_ids: Sequence[str]) -> dict[str, Text]:
     raw = storage.read_ranges([Range(storage.join(archive, i + ".hea")) for i in record_ids])
-    return {i: _text(r) if isinstance(r, bytes) else r for i, r in zip(record_ids, raw, strict=True)}
-
-
-def _text(raw: bytes) -> str:
-    """A header's text; one that is not UTF-8 is taken as Latin-1, in which the odd comment is written."""
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    return text.replace("\f", " ")  # which parts headers in the manifest
+    return {i: header_text(r) if isinstance(r, bytes) else r for i, r in zip(record_ids, raw, strict=True)}
 
 
 def _parsed(text: Text) -> Parsed:

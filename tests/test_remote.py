@@ -28,6 +28,17 @@ def test_a_record_is_read(place):
     assert remote.read(f"{place}/r", [place], Limits()).read().signals.shape == (1, 5000)
 
 
+def test_a_header_in_latin_1_means_what_it_means_to_the_back_fill(place):
+    for segment in ("r", "s"):
+        latin = header().replace("mV", "µV").encode("latin-1").replace(b"r 1", segment.encode() + b" 1")
+        storage.write_atomic(f"{place}/{segment}.hea", latin)
+    storage.write_atomic(f"{place}/m.hea", b"m/2 1 500 10000\ns 5000\nr 5000\n# Herzger\xe4usch\n")
+    for name in ("r", "m"):
+        ecg = remote.read(f"{place}/{name}", [place], Limits())
+        assert ecg.read().units == ("µV",)
+        assert "\ufffd" not in ecg.header
+
+
 @pytest.mark.parametrize("name", ["a" * 300, "b/" * 400 + "r", "\u00e9" * 900])
 def test_a_record_that_no_file_can_be_is_not_there(place, name):
     problem = refused(f"{place}/{name}", place)
