@@ -174,7 +174,7 @@ _SIGNAL = re.compile(
     re.ASCII,
 )
 
-_SEGMENT = re.compile(rf"(\S+)\s+({_INT})(?:\s.*)?", re.ASCII)
+_SEGMENT = re.compile(rf"([^\s/]+)\s+({_INT})(?:\s.*)?", re.ASCII)
 
 
 def _signals(lines: Sequence[str], n: int) -> tuple[Signal, ...]:

@@ -165,7 +165,8 @@ def test_a_signal_without_samples():
         ("m/0 1 500 9", "promises 0"),
         ("m/1 1 500 9\na", "segment line"),
         ("m/1 1 500 9\na -9", "segment line"),
-        ("m/1 1 500 9\n../a 9", "file name"),
+        ("m/1 1 500 9\n../a 9", "segment line"),
+        ("m/1 1 500 9\nsub/a 9", "segment line"),  # its own header could not be named so
     ],
 )
 def test_a_bad_header_says_what_is_wrong(text, detail):
