@@ -28,7 +28,7 @@ log = logging.getLogger("anyecg.requests")
 OPEN = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/favicon.ico")
 """Paths that need no key, besides what lies below /static: they tell nothing about anybody."""
 
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1", "testserver")
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 SECURITY = (
     (b"x-content-type-options", b"nosniff"),

@@ -96,8 +96,6 @@ def of_validation(error: ValidationError) -> Problem:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or None
     what = first["type"]
-    if what == "json_invalid":
-        return Problem(400, "not_json", first["msg"], "send one JSON object in UTF-8")
     mends = {
         "extra_forbidden": "leave this field out; GET /openapi.json has those that there are",
         "missing": "add this field",

@@ -25,7 +25,6 @@ STATUSES = {
     401: "No API key, or a wrong one",
     403: "The key was revoked, or the record lies where this server does not read",
     404: "No such path, model or record",
-    406: "No such form of answer",
     408: "The body took too long",
     413: "Larger or longer than this server reads",
     415: "A Content-Type or Content-Encoding that is not read",
@@ -45,7 +44,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 PROBLEMS = _problems(401, 403, 422, 500, 503)
 """Of every route that needs a key."""
 
-OF_ESTIMATES = _problems(400, 404, 406, 408, 413, 415, 429, 502)
+OF_ESTIMATES = _problems(400, 404, 408, 413, 415, 429, 502)
 """Of those that read an ECG, besides."""
 
 NO_MODEL = _problems(404)
