@@ -130,17 +130,17 @@ class Gate:
         return self._file is not None and time.monotonic() - self._read_at > FRESH_S
 
     def refresh(self) -> None:
-        """Read the file again. One that is gone or spoilt lets nobody in; where storage fails, all stays as it was."""
+        """Read the file again. If it is gone or malformed, only the keys of ANYECG_API_KEYS count.
+
+        If storage fails, the keys stay as they were.
+        """
         assert self._file is not None
         self._read_at = time.monotonic()
         try:
             self._keys = [*self._given, *_read(self._file, missing_is_empty=False)]
-        except MissingObject:
-            self._keys = list(self._given)
-        except StorageError:
-            pass
-        except InputError:
-            self._keys = list(self._given)
+        except InputError as error:
+            if isinstance(error, MissingObject) or not isinstance(error, StorageError):
+                self._keys = list(self._given)
 
 
 def from_environment() -> str:
