@@ -10,16 +10,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from anyecg_ray import __version__, example, trace
+from anyecg_ray import example, trace
 from anyecg_ray.estimate_rows import Granularity, mean_logits, numbers, publishable
 from anyecg_ray.header import RecordError
 from anyecg_ray.http_problems import Problem, busy, of_record
+from anyecg_ray.ledger import provenance
 from anyecg_ray.messages import DISCLAIMER, Answer, Estimate, ModelName, Strip, Window
 from anyecg_ray.model import Card, IndicatorCard
 from anyecg_ray.preprocess import Recipe, Windows, preprocess
@@ -165,13 +166,7 @@ def rows(request_id: str, scored: Scored, granularity: Granularity) -> pa.Table:
         "window_start": windows.start.tolist(),
         "quality": ["|".join(flags) for flags in windows.flags],
         "values": each,
-        "model_id": card.model_id,
-        "model_version": card.model_version,
-        "weights_sha256": card.weights_sha256,
-        "preprocess_fingerprint": card.preprocess_fingerprint,
-        "code_version": __version__,
-        "run_id": request_id,
-        "estimated_at": datetime.now(UTC),
+        **provenance(card, request_id),
     }
     return publishable(pa.Table.from_pylist([span], schema=STAGING), card, granularity)
 

@@ -17,15 +17,19 @@ import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from anyecg_ray import json_file, schema, storage
+from anyecg_ray import __version__, json_file, schema, storage
 from anyecg_ray.config import InputError, JobError
 from anyecg_ray.schema import Status
+
+if TYPE_CHECKING:
+    from anyecg_ray.model import Card
 
 PART, AGAIN, SCORED = "part-", "_again-", "_scored-"
 """Readers of Parquet pass over names that begin with an underscore."""
@@ -228,8 +232,21 @@ def _is_part(name: str) -> bool:
     return name.startswith(PART) and name.endswith(".parquet")
 
 
-def with_provenance(rows: pa.Table, provenance: dict[str, Any]) -> pa.Table:
-    """The pipeline's rows as rows of schema.STAGING."""
-    constant = {k: pa.array([v] * len(rows), schema.STAGING.field(k).type) for k, v in provenance.items()}
-    columns = {n: rows.column(n) for n in rows.column_names} | constant
-    return pa.table([columns[f.name] for f in schema.STAGING], schema=schema.STAGING)
+def provenance(card: "Card", run_id: str) -> dict[str, Any]:
+    """The columns that say what computed an estimate, and when: now."""
+    return {
+        "model_id": card.model_id,
+        "model_version": card.model_version,
+        "weights_sha256": card.weights_sha256,
+        "preprocess_fingerprint": card.preprocess_fingerprint,
+        "code_version": __version__,
+        "run_id": run_id,
+        "estimated_at": datetime.now(UTC),
+    }
+
+
+def with_provenance(rows: pa.Table, columns: dict[str, Any]) -> pa.Table:
+    """The pipeline's rows, with the columns of `provenance`, as rows of schema.STAGING."""
+    constant = {k: pa.array([v] * len(rows), schema.STAGING.field(k).type) for k, v in columns.items()}
+    found = {n: rows.column(n) for n in rows.column_names} | constant
+    return pa.table([found[f.name] for f in schema.STAGING], schema=schema.STAGING)

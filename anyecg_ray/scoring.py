@@ -16,7 +16,7 @@ import ray
 from anyecg_ray import __version__, cluster
 from anyecg_ray.backends import Compute
 from anyecg_ray.config import JobError
-from anyecg_ray.ledger import with_provenance
+from anyecg_ray.ledger import provenance, with_provenance
 from anyecg_ray.model import Card
 from anyecg_ray.predict import Predict, Shard, Source, estimates
 
@@ -40,7 +40,7 @@ class Run:
         values = rows.column("values").combine_chunks().flatten()
         self.windows += len(values) - values.null_count
         self.computed_by.update(rows.column("computed_by").to_pylist())
-        return with_provenance(rows, _provenance(card, self.id))
+        return with_provenance(rows, provenance(card, self.id))
 
     @property
     def seconds(self) -> float:
@@ -89,15 +89,3 @@ def finished(todo: list[Shard], blocks: Iterator[pa.Table]) -> Iterator[tuple[Sh
                 yield todo[index], pa.concat_tables(parts.pop(index))
     if parts:
         raise JobError(f"{len(parts)} shards came out of the pipeline incomplete; run the same command again")
-
-
-def _provenance(card: Card, run_id: str) -> dict[str, Any]:
-    return {
-        "model_id": card.model_id,
-        "model_version": card.model_version,
-        "weights_sha256": card.weights_sha256,
-        "preprocess_fingerprint": card.preprocess_fingerprint,
-        "code_version": __version__,
-        "run_id": run_id,
-        "estimated_at": datetime.now(UTC),
-    }
