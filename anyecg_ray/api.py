@@ -110,7 +110,7 @@ def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
                 async with in_time(service.limits.timeout), places:  # all begin at once: it is the batch's time
                     scored = await _scored(service, await service.intake.read(given), served)
             except Problem as problem:
-                return Item.model_construct(status=problem.status, problem=problem.told(name))
+                return Item.model_construct(status=problem.status, problem=problem.as_json(name))
             return Item.model_construct(status=200, answer=estimating.answer(name, scored, granularity, None))
 
         async with service.intake.several(request) as ecgs:
@@ -147,7 +147,7 @@ def _models(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", response_model=Models, tags=["models"])
     async def models() -> Models:
         """The models that this server has; the first is the one that a request gets that names none."""
-        return Models(models=[_told(served.card, i == 0) for i, served in enumerate(service.models())])
+        return Models(models=[_model_entry(served.card, i == 0) for i, served in enumerate(service.models())])
 
     @app.get("/v1/models/{name}", response_model=Card, tags=["models"], responses=openapi.NO_MODEL)
     async def card(name: str) -> Card:
@@ -155,7 +155,7 @@ def _models(app: FastAPI, service: Service) -> None:
         return _named(service, name).card
 
 
-def _told(card: Card, default: bool) -> Model:
+def _model_entry(card: Card, default: bool) -> Model:
     recipe = Recipe.from_dict(card.recipe)
     return Model(
         name=card.model_id,

@@ -68,11 +68,11 @@ def _hush_what_comes_late() -> None:
 def _unless_ray_is_gone(tell: Callable[[Any], object]) -> Callable[[Any], None]:
     """Of a thread that did not end in time, on a busy machine, and of an object that is collected later."""
 
-    def told(error: Any) -> None:
+    def filtered(error: Any) -> None:
         if not isinstance(error.exc_value, ray.exceptions.RaySystemError):
             tell(error)
 
-    return told
+    return filtered
 
 
 def _wait_for_ray_data() -> None:

@@ -64,10 +64,10 @@ class Guard:
         try:
             await self._answer(request, receive, request.watched(send))
         except Problem as problem:
-            await self._told(request, problem, receive, send)
+            await self._send_problem(request, problem, receive, send)
         except Exception as error:
             _log_defect(request, error)
-            await self._told(request, of_any(error), receive, send)
+            await self._send_problem(request, of_any(error), receive, send)
         finally:
             seconds = time.perf_counter() - started
             self.counts.request(request.route(), request.method, request.status, request.code, seconds)
@@ -97,7 +97,7 @@ class Guard:
             finally:
                 self._refreshing = False
 
-    async def _told(self, request: "_Request", problem: Problem, receive: Receive, send: Send) -> None:
+    async def _send_problem(self, request: "_Request", problem: Problem, receive: Receive, send: Send) -> None:
         request.code = problem.code
         if request.status:  # the answer had begun: all that is left is to end it
             return
@@ -159,7 +159,7 @@ def write_log() -> None:
 
 def respond(problem: Problem, request_id: str) -> JSONResponse:
     """The problem as an answer."""
-    return JSONResponse(problem.told(request_id), problem.status, problem.headers, media_type=MEDIA_TYPE)
+    return JSONResponse(problem.as_json(request_id), problem.status, problem.headers, media_type=MEDIA_TYPE)
 
 
 def _secret(headers: Headers) -> str | None:

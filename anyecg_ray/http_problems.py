@@ -30,7 +30,7 @@ MENDS = {
 """By status of a record: what to do about an input that cannot become an estimate."""
 
 
-class Told(BaseModel):
+class ProblemDetails(BaseModel):
     """A problem as it is sent."""
 
     model_config = ConfigDict(title="Problem", extra="forbid")
@@ -70,9 +70,9 @@ class Problem(Exception):
         self.detail = detail if len(detail) <= LONGEST else detail[: LONGEST - 1] + "…"
         self.headers = dict(headers or {})
 
-    def told(self, instance: str | None = None) -> dict[str, Any]:
+    def as_json(self, instance: str | None = None) -> dict[str, Any]:
         """The problem as JSON has it."""
-        found = Told(
+        found = ProblemDetails(
             type=f"urn:anyecg:problem:{self.code}",
             title=HTTPStatus(self.status).phrase,
             status=self.status,

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from anyecg_ray.http_problems import MEDIA_TYPE, Told
+from anyecg_ray.http_problems import MEDIA_TYPE, ProblemDetails
 from anyecg_ray.messages import Batch, Signals, Stored
 
 ABOUT = (
@@ -87,7 +87,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         made = get_openapi(title=app.title, version=app.version, description=ABOUT, routes=app.routes)
         _, given = models_json_schema([(m, "validation") for m in (Batch, Signals, Stored)], ref_template=REF)
         components = made.setdefault("components", {})
-        components.setdefault("schemas", {}).update({**given["$defs"], "Problem": Told.model_json_schema()})
+        components.setdefault("schemas", {}).update({**given["$defs"], "Problem": ProblemDetails.model_json_schema()})
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         made["security"] = [{"key": []}]
         app.openapi_schema = made

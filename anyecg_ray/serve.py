@@ -113,7 +113,7 @@ class Ingress:
         limits = self._entry.limits
         pool = ThreadPoolExecutor(max(2, cores()))
         intake = Intake(limits, self._entry.prefixes, self._admission, pool)
-        return create(Service(lambda: self._models, intake, self._gate, self._counts, self._ready, self._told))
+        return create(Service(lambda: self._models, intake, self._gate, self._counts, self._ready, self._metrics))
 
     async def drain(self) -> int:
         """Take nothing more on. Returns how many requests are still at work."""
@@ -125,7 +125,7 @@ class Ingress:
         names = [f"{s.card.model_id}@{s.card.model_version}" for s in self._models]
         return dict(zip(names, answers, strict=True))
 
-    async def _told(self) -> bytes:
+    async def _metrics(self) -> bytes:
         return text(await self._tally.tell.remote(self._who, self._counts.snapshot()))
 
 

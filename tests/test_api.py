@@ -429,7 +429,7 @@ def test_the_example_is_the_same_as_json_and_as_wfdb():
 
 
 def test_the_limits_say_what_they_are():
-    told = limits.too_large(Limits(megabytes=2)).told("x")
+    told = limits.too_large(Limits(megabytes=2)).as_json("x")
     assert told["detail"] == "the body is larger than 2 MB"
     assert told["instance"] == "x"
     with pytest.raises(ValueError, match="less than or equal to 86400"):
