@@ -28,7 +28,7 @@ LONGEST_WAIT = 30.0
 """Seconds: what a server asks for with Retry-After is believed up to here."""
 
 
-class RefusedError(InputError):
+class ProblemError(InputError):
     """The endpoint's problem: what is wrong with the request, and the mend."""
 
     def __init__(self, problem: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ def estimate(
 
     record: a WFDB record's path (.hea or none), a .csv (with fs), s3://… for the server to read; or numbers, leads ×
     samples in `units`, NaN where a sample is missing, with fs and leads. key: by default that in ANYECG_API_KEY.
-    A server that is busy is asked again, `attempts` times in all. Raises RefusedError for what is wrong with the
+    A server that is busy is asked again, `attempts` times in all. Raises ProblemError for what is wrong with the
     request, JobError where no answer can be had.
     """
     body = _body(record, fs if fs is None else _rate(fs), leads, units)
@@ -121,7 +121,7 @@ def _answer(got: requests.Response, url: str) -> dict[str, Any]:
     if got.status_code == 200:
         return told
     if got.status_code < 500 and "detail" in told:
-        raise RefusedError(told)
+        raise ProblemError(told)
     raise JobError(f"{url}: {got.status_code}, {told.get('detail', 'no reason given')}")
 
 

@@ -14,7 +14,7 @@ from endpoint import Endpoint, bundle, running
 
 from anyecg_ray import client, keys
 from anyecg_ray.cli import main
-from anyecg_ray.client import RefusedError, estimate
+from anyecg_ray.client import ProblemError, estimate
 from anyecg_ray.config import InputError, JobError
 
 ROOT = Path(__file__).parent.parent
@@ -73,18 +73,18 @@ def test_a_multi_segment_record_is_sent_whole(server, key, data):
     files = [f.name for f in client._files(header)]
     assert header.name in files
     assert len(files) == len(set(files)) > 3
-    with pytest.raises(RefusedError) as raised:
+    with pytest.raises(ProblemError) as raised:
         estimate(header, server.url)
     assert raised.value.code in ("sampling_rate", "missing_lead", "too_long", "too_short")
 
 
 def test_a_refusal_says_what_is_wrong(server, key, record):
-    with pytest.raises(RefusedError, match=r"send samples|greater than 0") as raised:
+    with pytest.raises(ProblemError, match=r"send samples|greater than 0") as raised:
         estimate([[1.0, 2.0]], server.url, fs=-1, leads=["II"])
     assert raised.value.code == "invalid_field"
-    with pytest.raises(RefusedError, match=r"asks for an API key|not known"):
+    with pytest.raises(ProblemError, match=r"asks for an API key|not known"):
         estimate(record, server.url, key="wrong")
-    with pytest.raises(RefusedError, match="no such model"):
+    with pytest.raises(ProblemError, match="no such model"):
         estimate(record, server.url, model="gpt")
 
 
