@@ -101,13 +101,13 @@ def _timed(estimator: Estimator, parts: Sequence[np.ndarray]) -> np.ndarray:
     return logits
 
 
-class Tally:
+class CountsKeeper:
     """Keeps what every ingress replica has counted, so that any of them can tell the sum."""
 
     def __init__(self) -> None:
-        self._told: dict[str, Snapshot] = {}
+        self._snapshots: dict[str, Snapshot] = {}
 
     async def tell(self, who: str, snapshot: Snapshot) -> list[Snapshot]:
         """Take a replica's counts; returns everybody's. Those of a replica that is gone stay: counters never fall."""
-        self._told[who] = snapshot
-        return list(self._told.values())
+        self._snapshots[who] = snapshot
+        return list(self._snapshots.values())

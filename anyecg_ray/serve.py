@@ -25,7 +25,7 @@ from anyecg_ray.limits import Admission, Limits
 from anyecg_ray.machine import cores
 from anyecg_ray.model import Card, load_card
 from anyecg_ray.model_calls import TOGETHER, Asked, Handle
-from anyecg_ray.replicas import Model, Tally
+from anyecg_ray.replicas import CountsKeeper, Model
 from anyecg_ray.request_body import Intake
 from anyecg_ray.request_metrics import Counts, text
 
@@ -91,10 +91,10 @@ class Entry(NamedTuple):
 class Ingress:
     """Reads requests and asks the models."""
 
-    def __init__(self, entry: Entry, tally: Handle, *handles: Handle) -> None:
+    def __init__(self, entry: Entry, keeper: Handle, *handles: Handle) -> None:
         self._entry = entry
         self._gate = Gate(entry.keys, entry.given_keys) if entry.auth else None
-        self._tally = tally
+        self._keeper = keeper
         self._asked = [Asked(handle) for handle in handles]
         self._models: list[Served] = []
         self._counts = Counts()
@@ -126,7 +126,7 @@ class Ingress:
         return dict(zip(names, answers, strict=True))
 
     async def _metrics(self) -> bytes:
-        return text(await self._tally.tell.remote(self._who, self._counts.snapshot()))
+        return text(await self._keeper.tell.remote(self._who, self._counts.snapshot()))
 
 
 def application(settings: Application) -> rayserve.Application:
@@ -150,7 +150,7 @@ def application(settings: Application) -> rayserve.Application:
         graceful_shutdown_timeout_s=settings.limits.timeout,
         user_config={"cards": [card.model_dump(mode="json") for card in cards]},
     )
-    tally = _deployment(Tally, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000).bind()
+    keeper = _deployment(CountsKeeper, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000).bind()
     rate = settings.limits.rate / settings.replicas
     entry = Entry(
         auth=settings.auth,
@@ -159,7 +159,7 @@ def application(settings: Application) -> rayserve.Application:
         prefixes=tuple(storage.absolute(p) for p in settings.record_prefix),
         limits=settings.limits.model_copy(update={"rate": rate}),
     )
-    return ingress.bind(entry, tally, *models)
+    return ingress.bind(entry, keeper, *models)
 
 
 QUIET = {"enable_access_log": False, "log_level": "WARNING"}
