@@ -31,7 +31,7 @@ from anyecg_ray.limits import Limits, Rates, in_time
 from anyecg_ray.messages import DISCLAIMER, Answer, BatchAnswer, Item, Model, Models, State
 from anyecg_ray.model import Card
 from anyecg_ray.recipe import Recipe
-from anyecg_ray.request_body import Intake
+from anyecg_ray.request_body import BodyReader
 from anyecg_ray.request_ecg import Ecg
 from anyecg_ray.request_metrics import Counts
 
@@ -47,7 +47,7 @@ class Service:
 
     models: Callable[[], Sequence[Served]]
     """The first is the one that a request gets that names none."""
-    intake: Intake
+    reader: BodyReader
     gate: Gate | None
     counts: Counts
     ready: Callable[[], Awaitable[dict[str, bool]]]
@@ -58,7 +58,7 @@ class Service:
     @property
     def limits(self) -> Limits:
         """What one request may ask for."""
-        return self.intake.limits
+        return self.reader.limits
 
 
 def create(service: Service) -> Guard:
@@ -77,7 +77,7 @@ def create(service: Service) -> Guard:
     for kind in (Problem, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _problem)
     app.openapi = lambda: openapi.openapi(app)  # type: ignore[method-assign]
-    return Guard(app, service.gate, service.intake.admission, rates, service.counts)
+    return Guard(app, service.gate, service.reader.admission, rates, service.counts)
 
 
 def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
@@ -90,11 +90,11 @@ def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
         """Estimate lab indicators from one ECG."""
         _only(request, "model", "granularity", "strip")
         served = _named(service, model)
-        async with service.intake.ecg(request) as ecg:
+        async with service.reader.ecg(request) as ecg:
             scored = await _scored(service, ecg, served)
             if _wants_fhir(request):
                 return await _fhir(service, scored, granularity, request.state.id)
-            drawn = await service.intake.run(lambda: estimating.strip(ecg, scored.card)) if strip else None
+            drawn = await service.reader.run(lambda: estimating.strip(ecg, scored.card)) if strip else None
             return _json(estimating.answer(request.state.id, scored, granularity, drawn))
 
     @app.post("/v1/estimates:batch", response_model=BatchAnswer, openapi_extra=openapi.SEVERAL, **told)
@@ -108,19 +108,19 @@ def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
             name = f"{request.state.id}.{i}"
             try:
                 async with in_time(service.limits.timeout), places:  # all begin at once: it is the batch's time
-                    scored = await _scored(service, await service.intake.read(given), served)
+                    scored = await _scored(service, await service.reader.read(given), served)
             except Problem as problem:
                 return Item.model_construct(status=problem.status, problem=problem.as_json(name))
             return Item.model_construct(status=200, answer=estimating.answer(name, scored, granularity, None))
 
-        async with service.intake.several(request) as ecgs:
+        async with service.reader.several(request) as ecgs:
             rates.take(request.state.key, len(ecgs), paid=1)  # the guard took one for the request
             items = await asyncio.gather(*(item(i, given) for i, given in enumerate(ecgs)))
             return _json(BatchAnswer.model_construct(items=items, disclaimer=DISCLAIMER))
 
 
 async def _scored(service: Service, ecg: Ecg, served: Served) -> estimating.Scored:
-    scored = await estimating.score(ecg, served, service.intake.pool)
+    scored = await estimating.score(ecg, served, service.reader.pool)
     card = scored.card
     service.counts.ecg(card.model_id, card.model_version, str(scored.windows.status), len(scored.logits))
     return scored
@@ -196,7 +196,7 @@ def _health(app: FastAPI, service: Service) -> None:
     @app.get("/readyz", response_model=State, tags=["server"], openapi_extra=openapi.OPEN_TO_ALL)
     async def ready(response: Response) -> State:
         """Whether every model answers; 503 where one does not, and where the server is ending."""
-        service.intake.admission.check_open()
+        service.reader.admission.check_open()
         found = await service.ready()
         response.status_code = 200 if all(found.values()) else 503
         return State(status="ok" if all(found.values()) else "not ready", detail=found)
@@ -232,7 +232,7 @@ def _wants_fhir(request: Request) -> bool:
 
 
 async def _fhir(service: Service, scored: estimating.Scored, granularity: Granularity, request_id: str) -> Response:
-    bundle = await service.intake.run(
+    bundle = await service.reader.run(
         lambda: fhir.bundle(estimating.rows(request_id, scored, granularity).to_pylist(), scored.card)
     )
     return Response(to_json(bundle), media_type=FHIR)

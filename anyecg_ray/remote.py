@@ -26,7 +26,7 @@ def read(uri: str, prefixes: Sequence[str], limits: Limits) -> Ecg:
     where = allowed(uri, prefixes)
     try:
         text = _headers(where, prefixes)
-        files = {name: _inside(_beside(where, name), prefixes) for name in _files(text)}
+        files = {name: _inside(_sibling(where, name), prefixes) for name in _files(text)}
         sizes = dict(zip(files, storage.sizes(list(files.values())), strict=True))
         known = {name: size for name, size in sizes.items() if isinstance(size, int)}
         check_header(text, known, limits)
@@ -92,7 +92,7 @@ def _headers(where: str, prefixes: Sequence[str]) -> str:
     if len(names) > SEGMENTS:
         detail = f"the record has {len(names)} segments"
         raise Problem(413, "too_many_segments", detail, "use the back-fill for such a record", "record")
-    places = [_inside(_beside(where, name), prefixes) for name in names]
+    places = [_inside(_sibling(where, name), prefixes) for name in names]
     found = _fetched([Range(place + ".hea", 0, HEADER_BYTES) for place in places])
     texts = {n: header_text(b) for n, b in zip(names, found, strict=True) if b}
     return joined({header.name: text, **texts}) if texts else text
@@ -134,5 +134,5 @@ def _missing() -> Problem:
     )
 
 
-def _beside(where: str, name: str) -> str:
+def _sibling(where: str, name: str) -> str:
     return storage.join(where.rpartition("/")[0], name)

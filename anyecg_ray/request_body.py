@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Intake:
+class BodyReader:
     """How requests are read."""
 
     limits: Limits
@@ -89,7 +89,7 @@ class Intake:
             raise Problem(415, "content_encoding", "compressed bodies are not read", mend, "Content-Encoding")
         declared = request.headers.get("content-length", "")
         length = int(declared) if declared.isdecimal() else None
-        async with self.admission.body(_in_time(request, self.limits.timeout), length) as body:
+        async with self.admission.body(_body_chunks(request, self.limits.timeout), length) as body:
             if not body:
                 raise Problem(400, "no_body", "the request has no body", "send an ECG", None)
             yield body
@@ -183,7 +183,7 @@ def _kind(request: Request, accepted: Sequence[str]) -> str:
     return kind
 
 
-async def _in_time(request: Request, seconds: float) -> AsyncIterator[bytes]:
+async def _body_chunks(request: Request, seconds: float) -> AsyncIterator[bytes]:
     """The body's chunks. Raises Problem (408) where they take longer, (400) where they end early."""
     chunks = request.stream()
     until = asyncio.get_running_loop().time() + seconds

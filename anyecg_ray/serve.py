@@ -26,7 +26,7 @@ from anyecg_ray.machine import cores
 from anyecg_ray.model import Card, load_card
 from anyecg_ray.model_calls import TOGETHER, Asked, Handle
 from anyecg_ray.replicas import CountsKeeper, Model
-from anyecg_ray.request_body import Intake
+from anyecg_ray.request_body import BodyReader
 from anyecg_ray.request_metrics import Counts, text
 
 APP = "anyecg"
@@ -112,8 +112,8 @@ class Ingress:
         write_log()
         limits = self._entry.limits
         pool = ThreadPoolExecutor(max(2, cores()))
-        intake = Intake(limits, self._entry.prefixes, self._admission, pool)
-        return create(Service(lambda: self._models, intake, self._gate, self._counts, self._ready, self._metrics))
+        reader = BodyReader(limits, self._entry.prefixes, self._admission, pool)
+        return create(Service(lambda: self._models, reader, self._gate, self._counts, self._ready, self._metrics))
 
     async def drain(self) -> int:
         """Take nothing more on. Returns how many requests are still at work."""

@@ -20,7 +20,7 @@ from anyecg_ray.http_problems import busy
 from anyecg_ray.keys import Gate
 from anyecg_ray.limits import Admission, Limits
 from anyecg_ray.model import Calibration, Card
-from anyecg_ray.request_body import Intake
+from anyecg_ray.request_body import BodyReader
 from anyecg_ray.request_metrics import Counts
 
 CALIBRATED = Calibration(method="temperature")
@@ -106,8 +106,8 @@ def serving(gate: Gate | None = None, limits: Limits | None = None) -> Iterator[
     async def metrics() -> bytes:
         return b""
 
-    intake = Intake(asked, [], Admission(asked), ThreadPoolExecutor(2))
-    app = api.create(api.Service(lambda: models, intake, gate, Counts(), ready, metrics))
+    reader = BodyReader(asked, [], Admission(asked), ThreadPoolExecutor(2))
+    app = api.create(api.Service(lambda: models, reader, gate, Counts(), ready, metrics))
     run = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     thread = threading.Thread(target=run.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()

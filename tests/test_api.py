@@ -18,7 +18,7 @@ from anyecg_ray.keys import Gate, made
 from anyecg_ray.limits import MB, Admission, Limits, Rates
 from anyecg_ray.model import Bundle, Card
 from anyecg_ray.replicas import Model
-from anyecg_ray.request_body import Intake
+from anyecg_ray.request_body import BodyReader
 from anyecg_ray.request_metrics import Counts, text
 
 INDICATORS = ["potassium_high", "calcium_value"]
@@ -39,7 +39,7 @@ def first():
 def service(predict, card, limits: Limits | None = None, gate: Gate | None = None, counts: Counts | None = None):
     asked = limits or Limits()
     counts = counts or Counts()
-    intake = Intake(asked, [], Admission(asked), ThreadPoolExecutor(2))
+    reader = BodyReader(asked, [], Admission(asked), ThreadPoolExecutor(2))
 
     async def ready():
         return {card.model_id: True}
@@ -47,7 +47,7 @@ def service(predict, card, limits: Limits | None = None, gate: Gate | None = Non
     async def metrics():
         return text([counts.snapshot()])
 
-    return api.Service(lambda: [Served(card, predict)], intake, gate, counts, ready, metrics)
+    return api.Service(lambda: [Served(card, predict)], reader, gate, counts, ready, metrics)
 
 
 def answering(model: Estimator):
