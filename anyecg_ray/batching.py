@@ -1,4 +1,7 @@
-"""Windows that wait to be read, on either side of the way to a model, and how many of them go together."""
+"""Batching of windows that wait for a model.
+
+Used by the ingress (model_calls.py) and the model's replica (replicas.py).
+"""
 
 import asyncio
 from collections import deque

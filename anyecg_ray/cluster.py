@@ -19,13 +19,13 @@ from anyecg_ray.config import InputError, JobError
 from anyecg_ray.sigterm import on_sigterm
 
 RAY_DATA = ("iter_threaded", "StreamingExecutor", "ray-data-metadata-prefetch")
-"""What the names of those of Ray Data's threads in a driver begin with that come to an end."""
+"""Prefixes of the names of Ray Data's driver threads that do come to an end."""
 
 PREFETCHER = "ray.data._internal.block_batching.util"
-"""Where the thread that never ends is at home."""
+"""Logger of the one Ray Data thread that never ends."""
 
 PATIENCE = 5.0
-"""Seconds for them to end; they look every tenth of one whether they should."""
+"""Seconds to wait for them; they check a stop flag every 0.1 s."""
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def connected() -> Iterator[None]:
         yield
     finally:
         _wait_for_ray_data()
-        # another thread of it never ends; what it may have to say of a Ray that is gone is for nobody
+        # the prefetch thread outlives Ray; its errors about a missing Ray would only alarm the user
         logging.getLogger(PREFETCHER).setLevel(logging.CRITICAL)
         _hush_what_comes_late()
         ray.shutdown()
@@ -66,7 +66,7 @@ def _hush_what_comes_late() -> None:
 
 
 def _unless_ray_is_gone(tell: Callable[[Any], object]) -> Callable[[Any], None]:
-    """Of a thread that did not end in time, on a busy machine, and of an object that is collected later."""
+    """Wrap an exception hook so that it drops RaySystemErrors: they come from threads and objects that outlive Ray."""
 
     def filtered(error: Any) -> None:
         if not isinstance(error.exc_value, ray.exceptions.RaySystemError):

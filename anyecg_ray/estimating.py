@@ -34,7 +34,7 @@ AT_ONCE = 2
 """Chunks of one ECG under way."""
 
 SCORABLE = (Status.OK, Status.NON_FINITE, Status.FLAT, Status.CLIPPED, Status.NOISY, Status.AMPLITUDE)
-"""What is said of an ECG that was read; any other status says that the request was wrong."""
+"""Statuses that are an answer (HTTP 200); any other becomes a 422."""
 
 
 class Predicted(NamedTuple):

@@ -21,8 +21,8 @@ from anyecg_ray.serve import APP, QUIET, Application, application
 from anyecg_ray.sigterm import Terminated
 
 LONGEST = 4
-"""Timeouts that a request may take in all: its body's, one to take a batch apart, its answer's, and one to spare, lest
-Serve cut it off, in words of its own."""
+"""Timeouts one request may use up: its body, unpacking a batch, its answer, and one spare, so that Serve does not cut
+it off first with an error of its own."""
 
 
 class Serve(Application):

@@ -116,7 +116,8 @@ async def in_time(seconds: float) -> AsyncIterator[None]:
 
 
 DRAIN_S = 5.0
-"""Seconds for which what is too much is read and dropped: who is still sending would not see the answer else."""
+"""Seconds for which the rest of an oversized body is read and dropped: a client still sending would not see the answer
+otherwise."""
 
 
 async def _drained(chunks: AsyncIterator[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Asking a model behind its deployment: what waits goes together, for a call costs more than a window's way with it."""
+"""Calls to a model's deployment, several requests' windows in one: a call costs more than an extra window in it."""
 
 import asyncio
 import contextvars

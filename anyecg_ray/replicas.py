@@ -1,4 +1,4 @@
-"""What lies behind the endpoint's door: copies of each model, and the keeper of the counts."""
+"""The actors behind the ingress: replicas of each model, and the keeper of all request counts."""
 
 import asyncio
 import time

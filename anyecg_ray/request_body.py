@@ -46,7 +46,10 @@ class BodyReader:
 
     @asynccontextmanager
     async def ecg(self, request: Request) -> AsyncIterator[Ecg]:
-        """The one ECG of a request, its body held for the length of the block, which has its time. Raises Problem."""
+        """The request's ECG. Its body is held while the block runs, which must end within `limits.timeout`.
+
+        Raises Problem.
+        """
         kind = _kind(request, ("application/json", "multipart/form-data"))
         async with self._body(request) as body, in_time(self.limits.timeout):
             if kind == "application/json":

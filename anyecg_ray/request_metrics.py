@@ -1,7 +1,7 @@
 """What the endpoint did, in Prometheus' text format: requests by route and status, their seconds, ECGs by status.
 
-Every ingress replica counts for itself; /metrics adds up what they have told each other's keeper (serve.py), so that it
-does not matter which of them a scraper meets.
+Every ingress replica counts for itself and sends its counts to one keeper (replicas.py); /metrics is their sum,
+whichever replica is asked.
 """
 
 from collections.abc import Callable, Iterable, Mapping
