@@ -76,8 +76,8 @@ def _all_steps(settings: Demo) -> None:
     told = f"--learning.epochs {learning.epochs} --learning.lr {learning.lr} --learning.batch {learning.batch}"
     _say(f"anyecg train --segments {segments} --preset tiny {told} --seed {seed} --out {bundle}")
     train(Train(segments=segments, out=bundle, preset="tiny", learning=learning, seed=seed))
-    _say(f"anyecg evaluate --segments {segments} --bundle {bundle} --out {report}")
-    evaluate(Evaluate(segments=segments, bundle=bundle, out=report))
+    _say(f"anyecg evaluate --segments {segments} --bundle {bundle} --update-card --out {report}")
+    evaluate(Evaluate(segments=segments, bundle=bundle, update_card=True, out=report))
     _say(f"anyecg backfill --manifest {spans} --bundle {bundle} --out {out}")
     counts = backfill(Backfill(manifest=spans, bundle=bundle, out=out))
     rows = pd.read_parquet(storage.join(out, "ecg_lab_estimate"))

@@ -197,7 +197,7 @@ def _estimate(indicator: IndicatorCard, told: dict[str, float], start: float | N
         threshold=indicator.threshold,
         tier=indicator.tier,
         auroc=indicator.auroc,
-        auroc_low=getattr(indicator, "auroc_low", None),
-        auroc_high=getattr(indicator, "auroc_high", None),
+        auroc_low=indicator.auroc_low,
+        auroc_high=indicator.auroc_high,
         **plain,
     )

@@ -5,18 +5,20 @@ and none is given where there are too few. Thresholds and calibration are the bu
 """
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow.parquet as pq
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, model_validator
 
 from anyecg_ray import (
     __version__,
     baselines,
     bootstrap,
+    card_figures,
     json_file,
     leakage,
     metrics,
@@ -35,10 +37,8 @@ from anyecg_ray.model import Bundle, IndicatorCard
 from anyecg_ray.segments import SegmentsCard
 from anyecg_ray.split_scores import Predictions
 
-TIERS = (("strong", 0.65), ("moderate", 0.55), ("limited", -1.0))
-"""AnyECG-Lab's, by AUROC; its own counts among 108 indicators were 33, 59 and 16."""
-
 PAPER = {"strong": 33, "moderate": 59, "limited": 16}
+"""AnyECG-Lab's own counts, by tier, among its 108 indicators."""
 
 
 class Evaluate(Compute):
@@ -59,6 +59,9 @@ class Evaluate(Compute):
     compare: Location | None = None
     """Another bundle, scored on the same windows: differences are paired."""
 
+    update_card: bool = False
+    """Put each indicator's AUROC, its interval and its tier into the bundle's card, for answers and the page to say."""
+
     by: list[str] = []
     """Further columns of the segments that make slices; age bands and sex always do."""
 
@@ -76,6 +79,12 @@ class Evaluate(Compute):
 
     baselines: Baselines = Baselines()
     """What the simple models are fitted on."""
+
+    @model_validator(mode="after")
+    def _is_usable(self) -> Self:
+        if self.update_card and self.split != "test":
+            raise InputError(f"setting update-card: a card takes figures of the test split, not of {self.split}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -101,13 +110,16 @@ class Evaluation:
 def evaluate(settings: Evaluate) -> Evaluation:
     """Evaluate, write the three files and print the table. Raises InputError where something does not fit."""
     card, bundle = segments.read_card(settings.segments), model.load(settings.bundle)
+    if settings.update_card:
+        storage.check_writable(storage.join(settings.bundle, model.CARD))
     indicators = _common(card, bundle, settings)
     checks = _checks_before(card, bundle, settings)
     estimators = {"model": Estimator(bundle, settings)}
     if settings.compare:
         other = model.load(settings.compare)
         _check_recipe(card, other, settings.compare)
-        checks.append(leakage.trained_here(other.card, card.fingerprint, settings.split, "compared bundle"))
+        told = leakage.trained_here(other.card, card.fingerprint, settings.split, "compared bundle")
+        checks.append(told._replace(bars=False))  # what flatters the other model does not flatter this one
         estimators["compare"] = Estimator(other, settings)
     fitted, seen = _baselines(settings, card, indicators)
     leads = len(card.recipe["leads"])
@@ -123,6 +135,8 @@ def evaluate(settings: Evaluate) -> Evaluation:
     it = Evaluation(card, bundle, settings, found, rows, checks, str(estimators["model"].choice), seen)
     _write(it)
     _print(it)
+    if settings.update_card:
+        _update_card(it)
     return it
 
 
@@ -204,8 +218,8 @@ def _baselines(
 def tiers(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
     """How many indicators are in each of AnyECG-Lab's tiers."""
     aurocs = [r["auroc"] for r in rows if r.get("auroc") is not None and not leakage.is_control(r["indicator"])]
-    found = [next(name for name, least in TIERS if a > least or (name == "moderate" and a == least)) for a in aurocs]
-    return {name: found.count(name) for name, _ in TIERS}
+    found: Counter[str] = Counter(card_figures.tier(a) for a in aurocs)
+    return {name: found[name] for name in PAPER}
 
 
 def curves(it: Evaluation) -> dict[str, dict[str, Any]]:
@@ -245,6 +259,19 @@ def _write(it: Evaluation) -> None:
     storage.write_atomic(
         storage.join(out, "report.html"), report.page(it, tiers(it.overall()), PAPER, curves(it)).encode()
     )
+
+
+def _update_card(it: Evaluation) -> None:
+    told = {
+        "segments_fingerprint": it.card.fingerprint,
+        "dataset": it.card.dataset,
+        "split": it.settings.split,
+        "level": "encounter",
+        "patients": int(it.found.patient.max()) + 1,
+        "code_version": __version__,
+    }
+    card_figures.update(it.settings.bundle, it.bundle.card, it.overall(), it.checks, told)
+    print(f"card: {storage.join(it.settings.bundle, model.CARD)} has the figures by encounter")
 
 
 def _print(it: Evaluation) -> None:

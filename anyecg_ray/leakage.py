@@ -28,6 +28,8 @@ class Check(NamedTuple):
     name: str
     verdict: Literal["passed", "warning"]
     detail: str
+    bars: bool = False
+    """Whether such figures are kept out of the bundle's card."""
 
 
 def is_control(key: str) -> bool:
@@ -55,14 +57,18 @@ def trained_here(card: Card, fingerprint: str, split: str, who: str = "model") -
     """Whether all that the bundle's weights have learnt from is the training split of these very segments."""
     name = f"The {who} never saw the {split} patients"
     if not card.trained:
-        return Check(name, "warning", "the bundle is untrained: its weights are random, its estimates mean nothing")
+        return Check(
+            name, "warning", "the bundle is untrained: its weights are random, its estimates mean nothing", bars=True
+        )
     others = list(dict.fromkeys(f for f in card.learnt_from if f != fingerprint))
     if others:
         told = ", ".join(f"segments {f}" if f else "data that its card does not name" for f in others)
         detail = f"its weights have learnt from {told}, and these are segments {fingerprint}"
-        return Check(name, "warning", f"{detail}: patients may be the same, make sure that they are not")
+        # other segments may be of the same archive, split otherwise; published weights are of another hospital's
+        bars = any(others)
+        return Check(name, "warning", f"{detail}: patients may be the same, make sure that they are not", bars)
     if split != "test":
-        return Check(name, "warning", f"trained on these very segments: {_CHOSEN_ON[split]}")
+        return Check(name, "warning", f"trained on these very segments: {_CHOSEN_ON[split]}", bars=True)
     return Check(name, "passed", "trained on the training split of these very segments")
 
 
@@ -88,7 +94,7 @@ def scales(indicators: Sequence[IndicatorCard], train: np.ndarray, judged: np.nd
     """
     name = f"Nothing fitted on the {split} split"
     if split != "test":
-        return Check(name, "warning", _CHOSEN_ON[split])
+        return Check(name, "warning", _CHOSEN_ON[split], bars=True)
     suspects = [
         i.key
         for k, i in enumerate(indicators)
@@ -96,7 +102,7 @@ def scales(indicators: Sequence[IndicatorCard], train: np.ndarray, judged: np.nd
     ]
     if suspects:
         detail = f"the card's offset is the test split's mean, not the training split's: {', '.join(suspects)}"
-        return Check(name, "warning", detail)
+        return Check(name, "warning", detail, bars=True)
     return Check(
         name, "passed", "windows are normalised one by one; baselines were fitted on train, thresholds by the card"
     )

@@ -104,7 +104,9 @@ class Estimate(_Message):
     tier: Literal["strong", "moderate", "limited"] | None
     """How well the model tells this indicator, on test data."""
     auroc: float | None
+    """On test data, by encounter; null where the model was not evaluated."""
     auroc_low: float | None
+    """95% interval of the AUROC; null where it has none."""
     auroc_high: float | None
     window_start: float | None = None
     """With granularity=window: seconds from the first sample."""

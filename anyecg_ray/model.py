@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # most who read a bundle never run its network on PyTorch, wh
 
     from anyecg_ray.net1d import Net1D
 
+Tier = Literal["strong", "moderate", "limited"]
+
 CARD, WEIGHTS = "card.json", "model.safetensors"
 Z95 = 1.959964
 """Half-width of a 95% interval, in standard deviations."""
@@ -73,9 +75,13 @@ class IndicatorCard(_Card):
     """For a value: what the network's 0 stands for, in `unit`."""
     scale: float = 1.0
     """For a value: what the network's 1 adds, in `unit`."""
-    tier: Literal["strong", "moderate", "limited"] | None = None
+    tier: Tier | None = None
     """AUROC on test data above 0.65, from 0.55, below: AnyECG-Lab's tiers."""
     auroc: float | None = None
+    """On test data, by encounter; `anyecg evaluate --update-card` puts it here, `metrics.test` says of which."""
+    auroc_low: float | None = None
+    """95% interval of the AUROC, by patients; null where it has none."""
+    auroc_high: float | None = None
 
 
 class Card(_Card):
@@ -174,7 +180,12 @@ def make(
 def save(bundle: Bundle, uri: str) -> None:
     """Write the bundle; the card last, so that a folder with a card is a whole bundle. Raises StorageError."""
     storage.write_atomic(storage.join(uri, WEIGHTS), bundle.weights)
-    storage.write_atomic(storage.join(uri, CARD), (bundle.card.model_dump_json(indent=2) + "\n").encode())
+    save_card(bundle.card, uri)
+
+
+def save_card(card: Card, uri: str) -> None:
+    """Write the card alone, in one step. Raises StorageError."""
+    storage.write_atomic(storage.join(uri, CARD), (card.model_dump_json(indent=2) + "\n").encode())
 
 
 def load(uri: str) -> Bundle:

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from browser import WIDTHS, chromium, look
 
+from anyecg_ray import model
 from anyecg_ray.cli import main
 
 
@@ -26,6 +27,12 @@ def test_it_shows_the_table_the_counts_and_where_the_picture_is(shown):
     assert f"{folder}/strip.png" in text
     rows = pd.read_parquet(folder / "estimates" / "ecg_lab_estimate")
     assert rows.probability.notna().any()
+
+
+def test_its_bundle_says_how_good_it_is(shown):
+    card = model.load_card(str(shown[0] / "bundle"))
+    assert card.metrics["test"]["split"] == "test"
+    assert any(i.auroc is not None and i.tier for i in card.indicators)
 
 
 def test_the_picture_is_a_picture(shown):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import make_segments
 import numpy as np
@@ -10,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from anyecg_ray import baselines, metrics, model, segments
+from anyecg_ray import baselines, card_figures, estimate_rows, estimating, leakage, metrics, model, segments
+from anyecg_ray.backfill import Backfill, claimed
 from anyecg_ray.cli import main
 from anyecg_ray.config import InputError
 from anyecg_ray.evaluate import Evaluate, evaluate, tiers
+from anyecg_ray.ledger import Ledger
 from anyecg_ray.train import Train, train
 from anyecg_ray.train_loop import Learning
 from anyecg_ray.weights import Init, init
@@ -213,6 +216,88 @@ def test_wrong_settings_are_one_line(store, bundle, tmp_path, capsys, change, to
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
+
+
+def card_of(bundle):
+    return model.load(str(bundle)).card
+
+
+NONE = (None, None, None, None)
+
+
+def figures(card):
+    return {i.key: (i.tier, i.auroc, i.auroc_low, i.auroc_high) for i in card.indicators}
+
+
+def copied(bundle, to):
+    """The card of a bundle that is now in a folder or a bucket of the test's own, too."""
+    found = model.load(str(bundle))
+    model.save(found, to)
+    return found.card
+
+
+def test_the_card_takes_the_figures_where_it_is_asked_to(store, bundle, tmp_path, capsys, s3):
+    where = f"{s3}/models/b"
+    before = copied(bundle, where)
+    it = evaluated(store, where, tmp_path / "out", update_card=True)
+    after = card_of(where)
+    row = {r["indicator"]: r for r in it.overall()}["potassium_high"]
+    told = figures(after)
+    assert told["potassium_high"] == ("strong", row["auroc"], row["auroc_low"], row["auroc_high"])
+    assert told["control_a_high"][1] is not None
+    assert told["potassium_value"] == NONE
+    assert after.metrics["validation_macro_auroc"] == before.metrics["validation_macro_auroc"]
+    source = {k: after.metrics["test"][k] for k in ("segments_fingerprint", "split", "level", "patients")}
+    assert source == {"segments_fingerprint": "store0", "split": "test", "level": "encounter", "patients": 60}
+    assert f"card: {where}/card.json" in capsys.readouterr().out
+    # nothing else of it is another one
+    plain = dict.fromkeys(("tier", "auroc", "auroc_low", "auroc_high"))
+    cleared = [i.model_copy(update=plain) for i in after.indicators]
+    assert after.model_copy(update={"indicators": cleared, "metrics": before.metrics}) == before
+    # and where there is no figure any more, none stays
+    card_figures.update(where, after, [{"indicator": "control_a_high", "auroc": 0.5}], [], {})
+    assert figures(card_of(where)) == dict.fromkeys(told, NONE) | {"control_a_high": ("limited", 0.5, None, None)}
+
+
+def test_a_card_with_figures_is_of_the_same_job_and_says_them(bundle, tmp_path):
+    copied(bundle, str(tmp_path / "b"))
+    before = card_of(tmp_path / "b")
+    rows = [{"indicator": "potassium_high", "auroc": 0.6, "auroc_low": 0.5, "auroc_high": 0.7}]
+    card_figures.update(str(tmp_path / "b"), before, rows, [], {"split": "test"})
+    after = card_of(tmp_path / "b")
+    (told, *_) = estimating._estimates(after, np.zeros((1, after.columns)), [None])
+    assert (told.tier, told.auroc, told.auroc_low, told.auroc_high) == ("moderate", 0.6, 0.5, 0.7)
+    settings = Backfill(manifest="m", bundle="b", out="o")
+    manifest = SimpleNamespace(dataset="mc-med", digests=("a",))
+    jobs = [claimed(settings, manifest, card, None) for card in (before, after)]
+    for card, job in zip((before, after), jobs, strict=True):
+        Ledger(str(tmp_path / "out"), card.model_id, card.model_version).claim(job)
+    assert jobs[0] == jobs[1]
+    ledger, card = estimate_rows.scored(str(tmp_path / "out"), str(tmp_path / "b"))
+    assert (ledger.job["weights_sha256"], card) == (before.weights_sha256, after)
+
+
+def test_figures_that_may_flatter_stay_out_of_the_card(store, bundle, untrained, tmp_path, capsys):
+    with pytest.raises(InputError, match=r"setting update-card: .* test split, not of val"):
+        evaluated(store, bundle, tmp_path, split="val", update_card=True)
+    checks = [leakage.trained_here(card_of(untrained), "store0", "test")]
+    with pytest.raises(InputError, match=r"stays as it was.*untrained"):
+        card_figures.update(str(untrained), card_of(untrained), [], checks, {})
+    make_segments.write(tmp_path / "other", fingerprint="another")
+    flags = {"segments": tmp_path / "other", "bundle": bundle, "out": tmp_path / "o", "draws": 20}
+    assert main(["evaluate", *[f"--{k}={v}" for k, v in flags.items()], "--update-card"]) == 2
+    error = capsys.readouterr().err
+    assert "patients may be the same" in error
+    assert error.count("\n") == 1
+    assert (tmp_path / "o" / "report.html").exists()
+    assert set(figures(card_of(bundle)).values()) == {NONE}
+    assert not card_of(untrained).metrics
+
+
+def test_a_bundle_that_was_replaced_meanwhile_keeps_its_own_card(bundle, untrained, tmp_path):
+    copied(bundle, str(tmp_path / "b"))
+    with pytest.raises(InputError, match="replaced while they were evaluated"):
+        card_figures.update(str(tmp_path / "b"), card_of(untrained), [], [], {})
 
 
 def test_a_bundle_of_another_preprocessing_is_refused(store, tmp_path):
