@@ -149,5 +149,5 @@ def known(leads: Sequence[str]) -> tuple[str, ...]:
             raise ValueError(f"no lead is called {lead!r}; there are {', '.join(TWELVE_LEADS)}")
     names = tuple(name for name in found if name)
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"leads {', '.join(leads) or '(none)'}: name each lead once, and one at least")
+        raise ValueError(f"{', '.join(leads) or '(none)'}: name each lead once, and one at least")
     return names

@@ -6,6 +6,7 @@ predicts plausible nonsense (the published loader hides it with strict=False).
 
 import difflib
 import io
+from dataclasses import replace
 from importlib import resources
 from pathlib import PurePosixPath
 from pickle import UnpicklingError
@@ -109,8 +110,8 @@ def init(settings: Init) -> Bundle:
 
 
 def untrained(preset: str, indicators: list[str], leads: list[str], recipe_name: str, seed: int) -> Bundle:
-    """A bundle of random weights. Raises InputError where an indicator or preset is unknown."""
-    sizes = Sizes(**{**PRESET_SIZES[preset].__dict__, "in_channels": len(leads)})
+    """A bundle of random weights. Raises InputError where an indicator, recipe or lead is unknown."""
+    sizes = replace(PRESET_SIZES[preset], in_channels=len(leads))
     cards = [indicator_card(key) for key in indicators]
     return model.make(
         random_state(sizes, sum(2 if c.direction == "value" else 1 for c in cards), seed),
@@ -147,11 +148,11 @@ def indicator_card(key: str) -> IndicatorCard:
 def named_recipe(preset: str, leads: tuple[str, ...]) -> Recipe:
     """The recipe of a preset. Raises InputError where the preset or a lead is unknown."""
     if preset not in PRESETS:
-        raise InputError(f"setting preset: no preprocessing is called {preset}; there are {', '.join(PRESETS)}")
+        raise InputError(f"preprocessing {preset}: unknown; there are {', '.join(PRESETS)}")
     try:
         return recipe(preset, leads)
     except ValueError as error:
-        raise InputError(f"setting lead: {error}") from None
+        raise InputError(f"leads: {error}") from None
 
 
 def read_checkpoint(uri: str) -> dict[str, torch.Tensor]:

@@ -108,6 +108,19 @@ def test_wrong_settings(tmp_path, state, change, told):
         imported(tmp_path, {"state_dict": state}, **change)
 
 
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--recipe=foo", "preprocessing foo: unknown; there are ecgfounder-finetune, ecgfounder-zscore"),
+        ('--leads=["Z"]', "leads: no lead is called 'Z'; there are I, II"),
+        ('--leads=["II", "ii"]', "leads: II, ii: name each lead once"),
+    ],
+)
+def test_no_error_names_a_setting_that_the_verb_does_not_have(tmp_path, capsys, flag, told):
+    assert main(["init", "--out", str(tmp_path / "b"), flag]) == 2
+    assert capsys.readouterr().err.startswith(f"anyecg: {told}")
+
+
 def test_a_missing_file_is_one_line_and_exit_2(tmp_path, capsys):
     assert main(["import-weights", "--checkpoint", str(tmp_path / "no.pth"), "--out", str(tmp_path / "b")]) == 2
     assert capsys.readouterr().err == f"anyecg: {tmp_path}/no.pth: not there\n"
