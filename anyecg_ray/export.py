@@ -9,6 +9,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Literal
 
 import pyarrow as pa
@@ -90,6 +91,7 @@ def _line(resource: dict[str, object]) -> bytes:
 
 def _omop(settings: Export, ledger: Ledger, card: Card, counts: Counter[str]) -> None:
     persons, waveforms = _persons(settings.persons), _waveforms(settings.waveforms)
+    window = timedelta(seconds=card.recipe["seconds"])
     table = "measurement" if settings.measurement else "waveform_feature"
     unchecked: Counter[tuple[str, ...]] = Counter()
     for name, rows in _shards(ledger, card):
@@ -99,7 +101,7 @@ def _omop(settings: Export, ledger: Ledger, card: Card, counts: Counter[str]) ->
             counts[absence.left_out("no time")] += len(rows) - len(timed)
             made = omop.measurements(timed, persons)
         else:
-            made = omop.features(rows, persons, waveforms)
+            made = omop.features(rows, persons, waveforms, window)
         counts[f"rows of {table}"] += len(made)
         for needed in omop.FOREIGN[table]:
             counts[f"of them without {needed}"] += made.column(needed).null_count

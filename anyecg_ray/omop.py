@@ -101,8 +101,6 @@ FOREIGN = {
 }
 """Ids that the database requires and that only its own tables can tell."""
 
-WINDOW = timedelta(seconds=10)
-
 SOURCE_LETTERS = 50
 """What measurement_source_value holds in CDM 5.4; waveform_feature's column takes 255."""
 
@@ -116,13 +114,16 @@ def unchecked(name: str, made: pa.Table) -> Counter[tuple[str, ...]]:
     return found
 
 
-def features(rows: pa.Table, persons: Mapping[str, int], waveforms: Mapping[str, tuple[int, int, int]]) -> pa.Table:
+def features(
+    rows: pa.Table, persons: Mapping[str, int], waveforms: Mapping[str, tuple[int, int, int]], window: timedelta
+) -> pa.Table:
     """Rows of waveform_feature, of rows of schema.ECG_LAB_ESTIMATE that have an estimate.
 
     persons: person_id by patient; waveforms: by record_id the ids of occurrence, registry and channel; where known.
+    window: how long one of the model's is.
     """
     starts = rows.column("ecg_time").cast(TIME)
-    ends = pc.add(starts, pa.scalar(WINDOW, pa.duration("us")))
+    ends = pc.add(starts, pa.scalar(window, pa.duration("us")))
     ids = [waveforms.get(r, (None, None, None)) for r in rows.column("record_id").to_pylist()]
     told: dict[str, Any] = {
         "waveform_feature_id": identifiers(rows),

@@ -1,5 +1,7 @@
 """Columns of OMOP and of its waveform extension, and a list of what nobody could check."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -7,6 +9,7 @@ from exported import counted, made, name, run
 from test_estimate_rows import WHEN
 
 from anyecg_ray import omop
+from anyecg_ray.model import load, save_card
 
 
 @pytest.fixture
@@ -60,6 +63,17 @@ def test_a_window_has_an_end(tmp_path):
     assert len(rows) == 4
     lasts = rows.waveform_feature_end_timestamp - rows.waveform_feature_start_timestamp
     assert set(lasts) == {pd.Timedelta(seconds=10)}
+
+
+def test_the_end_is_as_far_off_as_the_model_s_windows_are_long(tmp_path):
+    folder = made(tmp_path, granularity="window")
+    bundle = load(str(folder / "b1"))
+    recipe = replace(bundle.recipe, seconds=5.0)
+    told = {"recipe": recipe.to_dict(), "preprocess_fingerprint": recipe.fingerprint()}
+    save_card(bundle.card.model_copy(update=told), str(folder / "b1"))
+    rows = pq.read_table(run(folder, "omop") / "waveform_feature").to_pandas()
+    lasts = rows.waveform_feature_end_timestamp - rows.waveform_feature_start_timestamp
+    assert set(lasts) == {pd.Timedelta(seconds=5)}
 
 
 def test_measurement_only_when_asked_for(folder, capsys):
