@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from anyecg_ray.config import InputError
 from anyecg_ray.ledger import Ledger
-from anyecg_ray.model import Z95, Card, decode, load_card
+from anyecg_ray.model import Z95, Card, decode, first_columns, load_card
 from anyecg_ray.schema import ECG_LAB_ESTIMATE, PROVENANCE, Status
 
 Granularity = Literal["span", "window"]
@@ -157,15 +157,14 @@ def numbers(logits: np.ndarray, card: Card) -> dict[str, np.ndarray]:
     decoded = decode(card, logits)
     shape = (len(logits), len(card.indicators))
     out = {name: np.full(shape, np.nan) for name in ("probability", "abnormal", "value", "lower", "upper")}
-    column = 0
+    first = first_columns(card.indicators)
     for i, indicator in enumerate(card.indicators):
+        column = first[i]
         if indicator.direction == "value":
             value, half = decoded[:, column], Z95 * decoded[:, column + 1]
             out["value"][:, i], out["lower"][:, i], out["upper"][:, i] = value, value - half, value + half
-            column += 2
             continue
         out["probability"][:, i] = p = decoded[:, column]
         if indicator.threshold is not None:
             out["abnormal"][:, i] = np.where(np.isnan(p), np.nan, p >= indicator.threshold)
-        column += 1
     return out

@@ -10,7 +10,6 @@ import torch
 
 from anyecg_ray import model, weights
 from anyecg_ray.config import InputError
-from anyecg_ray.model import IndicatorCard
 from anyecg_ray.net1d_sizes import Sizes
 from anyecg_ray.segments import SegmentsCard
 
@@ -31,14 +30,9 @@ class Start:
     """Fingerprints of the segments that these weights have seen; None for data that nobody has told of."""
 
 
-def columns(indicators: list[IndicatorCard]) -> int:
-    """Outputs of a network for these indicators."""
-    return sum(2 if i.direction == "value" else 1 for i in indicators)
-
-
 def state(init: str, preset: str, card: SegmentsCard, seed: int) -> Start:
     """Weights for the segments' leads and indicators. Raises InputError where the given ones do not fit them."""
-    leads, n = len(card.recipe["leads"]), columns(card.indicators)
+    leads, n = len(card.recipe["leads"]), model.first_columns(card.indicators)[-1]
     if init == "random":
         sizes = replace(weights.PRESET_SIZES[preset], in_channels=leads)
         told = f"starting at random, size {preset}, seed {seed}"

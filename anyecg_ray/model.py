@@ -7,8 +7,10 @@ every tensor or none, and refuses a bundle whose preprocessing is not what this 
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -108,7 +110,7 @@ class Card(_Card):
     @property
     def columns(self) -> int:
         """Numbers per window: one a probability, two (mean, standard deviation) a value."""
-        return sum(2 if i.direction == "value" else 1 for i in self.indicators)
+        return first_columns(self.indicators)[-1]
 
     @property
     def learnt_from(self) -> list[str | None]:
@@ -120,6 +122,11 @@ class Card(_Card):
         # an older card says where its weights started, and not what those had learnt from
         before = self.training.get("started_from", [] if random or not self.training else [None])
         return [*before, self.training.get("segments_fingerprint")]
+
+
+def first_columns(indicators: Sequence[IndicatorCard]) -> list[int]:
+    """Where each indicator's outputs begin, and at the end how many there are: a value has two (mean, log variance)."""
+    return list(accumulate((2 if i.direction == "value" else 1 for i in indicators), initial=0))
 
 
 @dataclass(frozen=True)
@@ -241,15 +248,12 @@ def decode(card: Card, logits: np.ndarray) -> np.ndarray:
     standard deviation in the analyte's unit (the network gives them standardised, the latter as log variance).
     """
     out = np.empty(logits.shape, np.float32)
-    column = 0
-    for indicator in card.indicators:
+    for indicator, column in zip(card.indicators, first_columns(card.indicators), strict=False):
         if indicator.direction == "value":
             out[:, column] = indicator.offset + indicator.scale * logits[:, column]
             out[:, column + 1] = indicator.scale * np.exp(0.5 * np.clip(logits[:, column + 1], -20, 20))
-            column += 2
         else:
             out[:, column] = calibrated(logits[:, column], indicator.calibration)
-            column += 1
     return out
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from anyecg_ray import baselines, segments
 from anyecg_ray.backends import Estimator
 from anyecg_ray.baselines import Fitted, Rows
-from anyecg_ray.model import Card, IndicatorCard
+from anyecg_ray.model import Card, IndicatorCard, first_columns
 from anyecg_ray.owners import key
 
 IDENTITY = ("segment_id", "span_id", "record_id", "patient_id", "encounter_id", "time", "age", "sex")
@@ -102,11 +102,8 @@ def training_rows(
 
 def columns(card: Card, values: np.ndarray) -> dict[str, np.ndarray]:
     """By indicator key, its probabilities, or the mean of its value, from what `Estimator.estimate` returns."""
-    out, column = {}, 0
-    for indicator in card.indicators:
-        out[indicator.key] = values[:, column]
-        column += 2 if indicator.direction == "value" else 1
-    return out
+    first = first_columns(card.indicators)
+    return {i.key: values[:, column] for i, column in zip(card.indicators, first, strict=False)}
 
 
 def _scored(

@@ -166,10 +166,8 @@ def _best(result: Any) -> dict[str, Any]:
 def _bundle(best: dict[str, Any], began: initial_weights.Start, card: SegmentsCard, settings: Train) -> Bundle:
     logits, labels, *told = best["outputs"]
     patient = told[0] if told else np.arange(len(labels))  # a checkpoint of an earlier version does not say
-    indicators, column = [], 0
-    for i, indicator in enumerate(card.indicators):
-        indicators.append(_fitted(indicator, logits[:, column], labels[:, i], patient))
-        column += 2 if indicator.direction == "value" else 1
+    first = model.first_columns(card.indicators)
+    indicators = [_fitted(one, logits[:, first[i]], labels[:, i], patient) for i, one in enumerate(card.indicators)]
     return model.make(
         best["net"],
         began.sizes,

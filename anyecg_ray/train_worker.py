@@ -18,7 +18,7 @@ import torch
 import torch.distributed
 from ray.train import Checkpoint
 
-from anyecg_ray import initial_weights, optimise, segments, train_loop
+from anyecg_ray import model, optimise, segments, train_loop
 from anyecg_ray.augment import Augment
 from anyecg_ray.config import JobError
 from anyecg_ray.machine import cores
@@ -92,7 +92,7 @@ def _prepared(job: Job, state: dict[str, torch.Tensor], rank: int, world: int) -
     # reading takes a tenth of a core: the cores that are set aside for it learn too
     torch.set_num_threads(max(1, cores() // ray.train.get_context().get_local_world_size()))
     learning = job.learning
-    net: Any = Net1D(job.sizes, initial_weights.columns(card.indicators))
+    net: Any = Net1D(job.sizes, model.first_columns(card.indicators)[-1])
     net.load_state_dict(state, strict=True)
     net.to(ray.train.torch.get_device())
     groups = optimise.groups(net, learning.lr, learning.weight_decay, learning.layer_decay, job.head_only)

@@ -114,7 +114,7 @@ def untrained(preset: str, indicators: list[str], leads: list[str], recipe_name:
     sizes = replace(PRESET_SIZES[preset], in_channels=len(leads))
     cards = [indicator_card(key) for key in indicators]
     return model.make(
-        random_state(sizes, sum(2 if c.direction == "value" else 1 for c in cards), seed),
+        random_state(sizes, model.first_columns(cards)[-1], seed),
         sizes,
         named_recipe(recipe_name, tuple(leads)),
         cards,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from anyecg_ray.model import Calibration, IndicatorCard, calibrated, decode
+from anyecg_ray.model import Calibration, IndicatorCard, calibrated, decode, first_columns
 from anyecg_ray.weights import untrained
 
 
@@ -31,6 +31,7 @@ def test_temperature_and_isotonic():
 def test_values_are_unstandardised_and_have_a_deviation():
     c = card(indicator("high"), indicator("value", offset=4.0, scale=0.5))
     assert c.columns == 3
+    assert first_columns(c.indicators) == [0, 1, 3]
     out = decode(c, np.array([[0.0, 2.0, np.log(4.0)]], np.float32))
     np.testing.assert_allclose(out, [[0.5, 5.0, 1.0]], atol=1e-6)
 
