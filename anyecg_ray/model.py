@@ -43,14 +43,11 @@ class _Card(BaseModel):
 class Calibration(_Card):
     """How a raw probability becomes a calibrated one; fitted on validation data."""
 
-    method: Literal["platt", "isotonic", "temperature"]
-    """temperature: of bundles made before there was platt."""
+    method: Literal["platt", "isotonic"]
     slope: float = 1.0
     """The logit is multiplied by it …"""
     intercept: float = 0.0
     """… and this is added."""
-    temperature: float = 1.0
-    """The logit is divided by it."""
     x: list[float] = []
     """Isotonic: raw probabilities, rising …"""
     y: list[float] = []
@@ -118,10 +115,7 @@ class Card(_Card):
         None for data that nobody has told of."""
         if not self.trained:
             return []
-        random = self.training.get("settings", {}).get("init") == "random"
-        # an older card says where its weights started, and not what those had learnt from
-        before = self.training.get("started_from", [] if random or not self.training else [None])
-        return [*before, self.training.get("segments_fingerprint")]
+        return [*self.training.get("started_from", []), self.training.get("segments_fingerprint")]
 
 
 def first_columns(indicators: Sequence[IndicatorCard]) -> list[int]:
@@ -261,7 +255,7 @@ def calibrated(logits: np.ndarray, calibration: Calibration | None) -> np.ndarra
     """Probabilities of one indicator from its logits, any shape."""
     z = np.asarray(logits, np.float64)
     if calibration:
-        z = calibration.slope * z / calibration.temperature + calibration.intercept
+        z = calibration.slope * z + calibration.intercept
     p = 0.5 + 0.5 * np.tanh(0.5 * z)  # tanh form of the sigmoid: no overflow at either end
     if calibration and calibration.method == "isotonic":
         p = np.interp(p, calibration.x, calibration.y)

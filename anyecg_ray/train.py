@@ -164,8 +164,7 @@ def _best(result: Any) -> dict[str, Any]:
 
 
 def _bundle(best: dict[str, Any], began: initial_weights.Start, card: SegmentsCard, settings: Train) -> Bundle:
-    logits, labels, *told = best["outputs"]
-    patient = told[0] if told else np.arange(len(labels))  # a checkpoint of an earlier version does not say
+    logits, labels, patient = best["outputs"]
     first = model.first_columns(card.indicators)
     indicators = [_fitted(one, logits[:, first[i]], labels[:, i], patient) for i, one in enumerate(card.indicators)]
     return model.make(

@@ -23,7 +23,7 @@ from anyecg_ray.model import Calibration, Card
 from anyecg_ray.request_body import BodyReader
 from anyecg_ray.request_metrics import Counts
 
-CALIBRATED = Calibration(method="temperature")
+CALIBRATED = Calibration(method="platt")
 
 INDICATORS = {
     # key: (logit, or mean and log variance; what the card says of it)

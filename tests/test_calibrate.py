@@ -5,7 +5,7 @@ import pytest
 
 from anyecg_ray import metrics
 from anyecg_ray.calibrate import fit, threshold
-from anyecg_ray.model import Calibration, calibrated
+from anyecg_ray.model import calibrated
 
 
 def overconfident(n, seed=0):
@@ -76,11 +76,6 @@ def test_classes_that_part_cleanly_have_a_slope_and_worse_than_chance_is_not_tur
     turned = calibrated(logits, fit(logits, logits < 0, each(20)))
     assert (np.diff(turned) > 0).all()
     assert turned == pytest.approx(0.5, abs=0.05)
-
-
-def test_a_bundle_of_an_earlier_version_calibrates_as_it_did():
-    card = Calibration.model_validate({"method": "temperature", "temperature": 2.5, "x": [], "y": []})
-    np.testing.assert_array_equal(calibrated(np.array([-5.0, 2.5]), card), 0.5 + 0.5 * np.tanh([-1.0, 0.5]))
 
 
 @pytest.mark.parametrize("positive", [np.zeros(10, bool), np.ones(10, bool)])

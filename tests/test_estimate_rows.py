@@ -96,7 +96,7 @@ def test_windows_each_by_itself(card):
 
 def test_calibration_applies_to_the_mean(card):
     card.indicators[0] = card.indicators[0].model_copy(
-        update={"calibration": Calibration(method="temperature", temperature=2.0), "threshold": 0.9}
+        update={"calibration": Calibration(method="platt", slope=0.5), "threshold": 0.9}
     )
     row = publishable(staging(SPANS), card).to_pylist()[0]
     assert row["probability"] == pytest.approx(1 / (1 + np.exp(-0.5)))

@@ -34,10 +34,6 @@ def test_only_the_test_split_is_of_patients_that_the_model_never_saw():
         (training("here", ["elsewhere"], "parent"), "segments elsewhere"),
         (training("here", ["elsewhere", "here"], "parent"), "segments elsewhere"),
         (training("here", [None], "1_lead_ECGFounder.pth"), "data that its card does not name"),
-        (
-            {"segments_fingerprint": "here", "settings": {"init": "parent"}},
-            "data that its card does not name",
-        ),  # an older card
         ({}, "data that its card does not name"),
     ],
 )
@@ -48,10 +44,7 @@ def test_what_the_weights_started_from_counts(told, says):
 
 
 def test_weights_that_started_from_the_same_segments_or_at_random_never_saw_the_test_patients():
-    for told in (
-        training("here", ["here"], "parent"),
-        {"segments_fingerprint": "here", "settings": {"init": "random"}},
-    ):
+    for told in (training("here", ["here"], "parent"), training("here")):
         assert leakage.trained_here(card(training=told), "here", "test").verdict == "passed"
 
 

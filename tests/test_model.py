@@ -21,9 +21,11 @@ def test_probability_is_the_sigmoid_without_overflow():
     np.testing.assert_allclose(p, [0, 1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-2)), 1], atol=1e-12)
 
 
-def test_temperature_and_isotonic():
+def test_platt_and_isotonic():
     z = np.array([-2.0, 0.0, 2.0])
-    np.testing.assert_allclose(calibrated(z, Calibration(method="temperature", temperature=2)), calibrated(z / 2, None))
+    np.testing.assert_allclose(
+        calibrated(z, Calibration(method="platt", slope=0.5, intercept=1)), calibrated(z / 2 + 1, None)
+    )
     steps = Calibration(method="isotonic", x=[0.0, 0.5, 1.0], y=[0.0, 0.1, 0.4])
     np.testing.assert_allclose(calibrated(np.array([0.0, 1000.0]), steps), [0.1, 0.4], atol=1e-9)
 
