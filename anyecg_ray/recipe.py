@@ -1,12 +1,11 @@
 """The preprocessing that a model was trained with, as a value: every number of it, and a fingerprint of them all."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from anyecg_ray import filters, leads
+from anyecg_ray.config import fingerprint
 
 VERSION = 1
 """Raised when the same settings would give other numbers; part of every fingerprint."""
@@ -108,8 +107,7 @@ class Recipe:
 
     def fingerprint(self) -> str:
         """16 hex digits that are the same for the same windows only."""
-        text = json.dumps({**self.to_dict(), "version": VERSION}, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint({**self.to_dict(), "version": VERSION})
 
     def differences(self, other: "Recipe") -> list[str]:
         """Names of the settings in which two recipes differ."""
