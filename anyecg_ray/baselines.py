@@ -14,17 +14,13 @@ import numpy as np
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from anyecg_ray import intervals
+from anyecg_ray import intervals, segments
 from anyecg_ray.config import InputError, Settings
 from anyecg_ray.machine import cores
 from anyecg_ray.model import IndicatorCard
 
-NAMES = {
-    "prevalence": "how common it is",
-    "age_sex": "age and sex",
-    "features": "hand-measured ECG",
-}
-"""Baselines, and what a reader calls them."""
+NAMES = ("prevalence", "age_sex", "features")
+"""How common it is, age and sex, a hand-measured ECG."""
 
 DEMOGRAPHICS = ("age", "sex")
 """Columns of the segment store that `age_sex` reads; `features` reads the samples alone."""
@@ -108,7 +104,7 @@ def fit(
 
 def check_inputs(columns: Sequence[str]) -> None:
     """Raise InputError where a column that is to be learnt from holds what is to be predicted."""
-    leaks = [c for c in columns if c.startswith(("label:", "p:"))]
+    leaks = [c for c in columns if c.startswith((segments.label(""), "p:"))]
     if leaks:
         raise InputError(f"inputs: {', '.join(leaks)} is what is to be predicted; leave labels out of the inputs")
 
@@ -119,7 +115,7 @@ def demographics(age: np.ndarray, sex: np.ndarray) -> np.ndarray:
     return np.column_stack([age, np.isnan(age), sex == "F", sex == "M"]).astype(np.float64)
 
 
-def measure(windows: np.ndarray, leads: Sequence[str], fs: float = 500.0) -> np.ndarray:
+def measure(windows: np.ndarray, leads: Sequence[str], fs: float) -> np.ndarray:
     """`intervals.measure` on lead II, or on the first lead where there is no II. windows: (n, leads, samples)."""
     lead = leads.index("II") if "II" in leads else 0
     return intervals.measure(windows[:, lead], fs)

@@ -117,15 +117,15 @@ def evaluate(settings: Evaluate) -> Evaluation:
     estimators = {"model": Estimator(bundle, settings)}
     if settings.compare:
         other = model.load(settings.compare)
-        _check_recipe(card, other, settings.compare)
+        segments.check_preprocessing(card, other, settings.compare)
         told = leakage.trained_here(other.card, card.fingerprint, settings.split, "compared bundle")
         checks.append(told._replace(bars=False))  # what flatters the other model does not flatter this one
         estimators["compare"] = Estimator(other, settings)
     fitted, seen = _baselines(settings, card, indicators)
-    leads = len(card.recipe["leads"])
-    batches = split_scores.batches(settings.segments, settings.split, 512, indicators, leads, settings.by)
+    recipe = card.preprocessing()
+    batches = split_scores.batches(settings.segments, settings.split, 512, indicators, len(recipe.leads), settings.by)
     try:
-        found = split_scores.score(batches, indicators, estimators, fitted, settings.by)
+        found = split_scores.score(batches, indicators, estimators, fitted, recipe, settings.by)
         slices = metrics_table.slices(found.groups, settings.age_bands)
     except ValueError as error:
         raise InputError(f"{settings.segments}: {error}") from None
@@ -142,7 +142,7 @@ def evaluate(settings: Evaluate) -> Evaluation:
 
 def _common(card: SegmentsCard, bundle: Bundle, settings: Evaluate) -> list[IndicatorCard]:
     """The bundle's indicators of which the segments have labels; the segments must be made as the bundle reads them."""
-    _check_recipe(card, bundle, settings.bundle)
+    segments.check_preprocessing(card, bundle, settings.bundle)
     labelled = {i.key for i in card.indicators}
     common = [i for i in bundle.card.indicators if i.key in labelled]
     if not common:
@@ -164,12 +164,6 @@ def _check_groups(settings: Evaluate) -> None:
             f"setting by: {settings.segments} has no column {lacking[0]}; there are {told} (they are what the data set "
             "told when the segments were prepared)"
         )
-
-
-def _check_recipe(card: SegmentsCard, bundle: Bundle, where: str) -> None:
-    if bundle.card.preprocess_fingerprint != card.preprocess_fingerprint:
-        differ = ", ".join(bundle.recipe.differences(card.preprocessing())) or "its version"
-        raise InputError(f"{where}: its preprocessing is not that of the segments (differs in: {differ})")
 
 
 def _checks_before(card: SegmentsCard, bundle: Bundle, settings: Evaluate) -> list[Check]:
@@ -209,9 +203,9 @@ def _baselines(
     """The simple models, fitted on the training split; none where it has no windows."""
     if not card.windows["train"]:
         return None, 0
-    leads = card.recipe["leads"]
-    batches = split_scores.batches(settings.segments, "train", 512, indicators, len(leads))
-    rows = split_scores.training_rows(batches, indicators, leads, settings.baselines)
+    recipe = card.preprocessing()
+    batches = split_scores.batches(settings.segments, "train", 512, indicators, len(recipe.leads))
+    rows = split_scores.training_rows(batches, indicators, recipe, settings.baselines)
     return baselines.fit(rows, indicators, settings.baselines), len(rows.age)
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from anyecg_ray import model, weights
-from anyecg_ray.config import InputError
+from anyecg_ray import model, segments, weights
 from anyecg_ray.net1d_sizes import Sizes
 from anyecg_ray.segments import SegmentsCard
 
@@ -42,12 +41,7 @@ def state(init: str, preset: str, card: SegmentsCard, seed: int) -> Start:
         learnt_from: list[str | None] = [None]
     else:
         bundle = model.load(init)
-        if bundle.card.preprocess_fingerprint != card.preprocess_fingerprint:
-            differ = ", ".join(bundle.recipe.differences(card.preprocessing()))
-            raise InputError(
-                f"{init}: its preprocessing is not that of the segments (differs in: {differ}); "
-                "prepare segments with the model's own --recipe and --leads"
-            )
+        segments.check_preprocessing(card, bundle, init)
         found, sizes = bundle.state(), model.sizes(bundle.card.encoder)
         same = [i.key for i in bundle.card.indicators] == [i.key for i in card.indicators]
         learnt_from = bundle.card.learnt_from

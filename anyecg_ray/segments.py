@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from anyecg_ray import storage
 from anyecg_ray.config import InputError
-from anyecg_ray.model import IndicatorCard
+from anyecg_ray.model import Bundle, IndicatorCard
 from anyecg_ray.recipe import Recipe
 from anyecg_ray.schema import TIME
 from anyecg_ray.splits import PARTS
@@ -83,6 +83,16 @@ def read_card(uri: str) -> SegmentsCard:
         raise InputError(f"{uri}: no finished segments, it has no {CARD}; `anyecg prepare` makes them") from None
     except ValueError as error:
         raise InputError(f"{where}: not a card of segments ({str(error).splitlines()[0]})") from None
+
+
+def check_preprocessing(card: SegmentsCard, bundle: Bundle, where: str) -> None:
+    """Raise InputError, naming the bundle at `where`, unless it reads windows that were made as the store's were."""
+    if bundle.card.preprocess_fingerprint != card.preprocess_fingerprint:
+        differ = ", ".join(bundle.recipe.differences(card.preprocessing())) or "its version"
+        raise InputError(
+            f"{where}: its preprocessing is not that of the segments (differs in: {differ}); "
+            "prepare segments with the model's own --recipe and --leads"
+        )
 
 
 def schema_of(indicators: Sequence[str], numbers: int, described: Sequence[str] = ()) -> pa.Schema:

@@ -15,8 +15,8 @@ from anyecg_ray.backends import Estimator
 from anyecg_ray.baselines import Fitted, Rows
 from anyecg_ray.model import Card, IndicatorCard, first_columns
 from anyecg_ray.owners import key
+from anyecg_ray.preprocess import Recipe
 
-IDENTITY = ("segment_id", "span_id", "record_id", "patient_id", "encounter_id", "time", "age", "sex")
 SIGNAL = "x"
 """Key of the windows in a batch, (n, leads, samples) float32."""
 
@@ -43,36 +43,32 @@ class Predictions:
     """segment_id, patient_id and encounter_id as the store has them."""
 
 
-def label(indicator: IndicatorCard) -> str:
-    """Column of the store that holds an indicator's labels."""
-    return f"label:{indicator.key}"
-
-
 def score(
     batches: Iterable[Mapping[str, Any]],
     indicators: Sequence[IndicatorCard],
     models: Mapping[str, Estimator],
     fitted: Fitted | None,
+    recipe: Recipe,
     extra: Sequence[str] = (),
 ) -> Predictions:
     """Estimates of every window that bears a label, by every model and baseline.
 
-    batches: as `batches` gives them: IDENTITY, SIGNAL, the labels and the columns `extra`.
+    batches: as `batches` gives them: identity, SIGNAL, the labels and the columns `extra`. recipe: the windows' own.
     """
     kept: list[dict[str, np.ndarray]] = []
     for batch in batches:
         labels = _labels(batch, indicators)
         some = np.isfinite(labels).any(axis=1)
         if some.any():
-            part = {k: np.asarray(v)[some] for k, v in batch.items() if k in (*IDENTITY, SIGNAL, *extra)}
-            kept.append(_scored(part, labels[some], indicators, models, fitted, extra))
+            part = {k: np.asarray(v)[some] for k, v in batch.items() if k in (*segments.IDENTITY.names, SIGNAL, *extra)}
+            kept.append(_scored(part, labels[some], indicators, models, fitted, recipe, extra))
     return _joined(kept, indicators, [*models, *(baselines.NAMES if fitted else ())], extra)
 
 
 def training_rows(
     batches: Iterable[Mapping[str, Any]],
     indicators: Sequence[IndicatorCard],
-    leads: Sequence[str],
+    recipe: Recipe,
     settings: baselines.Baselines,
 ) -> Rows:
     """Windows to fit the baselines on: the first few of each encounter, until there are enough."""
@@ -83,8 +79,8 @@ def training_rows(
         labels = _labels(batch, indicators)
         pick = _first_few(_encounter_ids(batch), np.isfinite(labels).any(axis=1), taken, settings.windows_per_encounter)
         pick = pick[: settings.max_windows - total]
-        part = {k: np.asarray(v)[pick] for k, v in batch.items() if k in (*IDENTITY, SIGNAL)}
-        measured = baselines.measure(part[SIGNAL], leads)
+        part = {k: np.asarray(v)[pick] for k, v in batch.items() if k in (*segments.IDENTITY.names, SIGNAL)}
+        measured = baselines.measure(part[SIGNAL], recipe.leads, recipe.fs)
         kept.append({**_who(part), "labels": labels[pick], "measured": measured})
         total += len(pick)
         if total >= settings.max_windows:
@@ -112,18 +108,18 @@ def _scored(
     indicators: Sequence[IndicatorCard],
     models: Mapping[str, Estimator],
     fitted: Fitted | None,
+    recipe: Recipe,
     extra: Sequence[str],
 ) -> dict[str, np.ndarray]:
     out = {**_who(part), **{name: part[name] for name in extra}, "labels": labels, "time": _times(part["time"])}
     out |= {name: part[name] for name in ("segment_id", "patient_id", "encounter_id")}
     windows = part[SIGNAL]
     for name, estimator in models.items():
-        leads = estimator.recipe.leads
         found = columns(estimator.card, estimator.estimate(windows))
         nothing = np.full(len(labels), np.nan, np.float32)
         out[f"p:{name}"] = np.column_stack([found.get(i.key, nothing) for i in indicators])
     if fitted is not None:
-        measured = baselines.measure(windows, leads)
+        measured = baselines.measure(windows, recipe.leads, recipe.fs)
         out |= {f"p:{k}": v for k, v in fitted.predict(out["age"], out["sex"], measured).items()}
     return out
 
@@ -147,7 +143,7 @@ def _joined(
 
 
 def _labels(batch: Mapping[str, Any], indicators: Sequence[IndicatorCard]) -> np.ndarray:
-    return np.column_stack([_floats(batch[label(i)]) for i in indicators])
+    return np.column_stack([_floats(batch[segments.label(i.key)]) for i in indicators])
 
 
 def _who(part: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -201,7 +197,7 @@ def batches(
     uri: str, split: str, batch: int, indicators: Sequence[IndicatorCard], leads: int, extra: Sequence[str] = ()
 ) -> Iterator[dict[str, Any]]:
     """The split's windows with what `score` and `training_rows` need, as arrays by column."""
-    wanted = [*IDENTITY, "samples", "scale", *(label(i) for i in indicators), *extra]
+    wanted = [*segments.IDENTITY.names, "samples", "scale", *(segments.label(i.key) for i in indicators), *extra]
     for rows in segments.batches(uri, split, batch, wanted):
         plain = [c for c in wanted if c not in ("samples", "scale")]
         yield {SIGNAL: segments.windows(rows, leads), **{c: _column(rows, c) for c in plain}}

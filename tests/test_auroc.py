@@ -48,7 +48,7 @@ def test_every_way_ranks_real_patients_alike(trained):
     found = [
         split_scores.score(
             split_scores.batches(str(trained / "segments"), split, 64, bundle.card.indicators, 1),
-            bundle.card.indicators, ways, None,
+            bundle.card.indicators, ways, None, bundle.recipe,
         )
         for split in ("train", "val", "test")
     ]  # fmt: skip
