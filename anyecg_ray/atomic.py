@@ -148,7 +148,7 @@ def create(uri: str, data: bytes) -> bool:
 
 def _linked(path: str, data: bytes) -> bool:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    whole = _beside(path)
+    whole = _temporary_name(path)
     try:
         with open(whole, "wb") as file:
             file.write(data)
