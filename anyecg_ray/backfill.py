@@ -23,7 +23,7 @@ from anyecg_ray.delivery import Delivery
 from anyecg_ray.estimate_rows import Granularity
 from anyecg_ray.lease import Lease
 from anyecg_ray.ledger import Ledger
-from anyecg_ray.manifest_file import ManifestFile, check_archive, open_manifest, read_rows, span_seconds
+from anyecg_ray.manifest_file import ManifestFile, check_archive, open_manifest, span_seconds
 from anyecg_ray.model import Card, load
 from anyecg_ray.predict import Predict, Shard, Source
 from anyecg_ray.preprocess import Recipe
@@ -100,7 +100,7 @@ def backfill(settings: Backfill, watch: Watch = iter) -> Counter[str]:
     manifest = open_manifest(settings.manifest)
     card = load(settings.bundle).card  # the whole bundle, so that a broken one fails here and not in an actor
     archive = storage.absolute(settings.archive or manifest.archive)
-    source = Source(settings.manifest, archive, Recipe.from_dict(card.recipe))
+    source = Source(settings.manifest, archive, Recipe.from_dict(card.recipe), manifest.digests)
     check_archive(archive)
     cohort = IndexTimes(settings.cohort, settings.window) if settings.cohort else None
     shards = list(plan(settings.manifest, settings.shard_spans))
@@ -164,7 +164,7 @@ class _Work:
         again = self._ledger.again(shard.name)
         if again is None:
             return shard
-        rows = read_rows(self._settings.manifest, shard.row_group, shard.offset, shard.rows, ["span_id"])
+        rows = self._source.rows(shard, ["span_id"])
         mask = pc.is_in(rows.column("span_id"), pa.array(again, pa.string())).to_numpy()
         if mask.any():
             return shard.only(mask)
@@ -188,11 +188,12 @@ class _Work:
             with closing(
                 scored(
                     todo, self._source, settings.bundle, settings.predict, settings,
-                    lambda blocks: progress.watched(watch(blocks)),
+                    lambda blocks: progress.watched(watch(blocks)), self._card.weights_sha256,
                 )
             ) as shards:  # fmt: skip
                 for i, (shard, rows) in enumerate(shards, 1):
                     telemetry.spans(Counter(rows.column("status").to_pylist()))
+                    self._lease.check()  # one that was stopped for a while stages nothing over its successor's rows
                     delivery.add(shard.name, self._ledger.stage(shard.name, run.add(rows, self._card)))
                     self._tell(run, before + i)
                     if run.spans.total() >= STOP_AFTER and not settings.retry_status:  # all of those had failed
@@ -231,6 +232,7 @@ def claimed(settings: Backfill, manifest: ManifestFile, card: Card, cohort: Inde
         "dataset": manifest.dataset,
         "weights_sha256": card.weights_sha256,
         "preprocess_fingerprint": card.preprocess_fingerprint,
+        "estimates_fingerprint": card.estimates_fingerprint,
         "granularity": settings.granularity,
         "shard_spans": settings.shard_spans,
         "shard_seconds": SHARD_SECONDS,

@@ -23,14 +23,19 @@ Granularity = Literal["span", "window"]
 def scored(out: str, bundle: str) -> tuple[Ledger, Card]:
     """The ledger of a back-fill and the card of the model that scored it.
 
-    Raises InputError where the bundle has other weights: calibration and thresholds belong to the weights that they
-    were fitted with, whatever name and version a card bears.
+    Raises InputError where the bundle has other weights, indicators, calibration or thresholds than it had then: the
+    rows of one model version must not differ in how they came to be, whatever name and version a card bears.
     """
     card = load_card(bundle)
     ledger = Ledger(out, card.model_id, card.model_version)
     ledger.open()
     if ledger.job.get("weights_sha256", card.weights_sha256) != card.weights_sha256:
         raise InputError(f"{bundle}: not the weights that {out} was scored with; give that bundle")
+    if ledger.job.get("estimates_fingerprint", card.estimates_fingerprint) != card.estimates_fingerprint:
+        raise InputError(
+            f"{bundle}: other indicators, calibration or thresholds than {out} was scored with; give that bundle, or "
+            "this one a model_version of its own"
+        )
     return ledger, card
 
 

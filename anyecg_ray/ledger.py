@@ -76,7 +76,7 @@ class Ledger:
             )
         if len(job["row_groups"]) > len(before["row_groups"]):  # so that what is scored now is compared next time
             before = before | {"row_groups": job["row_groups"]}
-            storage.write_atomic(where, (json.dumps(before, indent=2) + "\n").encode())
+            json_file.write(where, before)
         self._job = before
         self._tidy(self.refresh())
 

@@ -81,7 +81,8 @@ def manifest(settings: Manifest) -> None:
     first = next(tables, None)
     if first is not None:
         rows = chain([first], tables)
-        write_manifest(settings.out, archive, settings.dataset, rows, _made_with(settings), before)
+        made_with = _made_with(settings)
+        write_manifest(settings.out, archive, settings.dataset, rows, made_with, before, lambda: len(ids.late) > 0)
         if len(ids.late):
             _drop_late_segments(settings.out, len(before.row_groups) if before else 0, summary, ids)
     elif before is None and not summary.failed:
@@ -155,7 +156,7 @@ def _before(settings: Manifest, archive: str) -> ManifestFile | None:
     """The manifest to update, None to write a new one. Raises InputError where it is of something else."""
     if not settings.update or not storage.exists(settings.out):
         return None
-    before = open_manifest(settings.out)
+    before = open_manifest(settings.out, unfinished=True)
     now = {"archive": archive, "dataset": settings.dataset, **_made_with(settings)}
     then = {"archive": before.archive, "dataset": before.dataset, **before.made_with}
     for name, value in now.items():
@@ -163,7 +164,15 @@ def _before(settings: Manifest, archive: str) -> ManifestFile | None:
             raise InputError(
                 f"{settings.out}: made with {name} {then.get(name)}, not {value}; give the same, or leave out --update"
             )
-    return before
+    return before if before.unfinished is None else _finished_part(before)
+
+
+def _finished_part(before: ManifestFile) -> ManifestFile | None:
+    """Of a manifest whose making was cut off what was there before: the rest is indexed anew."""
+    n = before.unfinished or 0
+    some = tuple(group for group in before.multi_segment if group < n)
+    whole = replace(before, row_groups=before.row_groups[:n], digests=before.digests[:n], multi_segment=some)
+    return replace(whole, unfinished=None) if n else None
 
 
 def _found(settings: Manifest, archive: str, notes: list[str]) -> Iterator[list[Found]]:
@@ -256,7 +265,7 @@ def _drop_late_segments(uri: str, kept: int, summary: Summary, ids: Ids) -> None
 
     It happens where a folder has more headers than are handled together. The first `kept` row groups stay.
     """
-    written = open_manifest(uri)
+    written = open_manifest(uri, unfinished=True)
 
     def rest() -> Iterator[pa.Table]:
         for group in range(kept, len(written.row_groups)):

@@ -47,6 +47,8 @@ class ManifestFile:
     """Row groups that hold multi-segment records."""
     packed_from: str | None = None
     """The archive that `archive` was packed from; None where it was not."""
+    unfinished: int | None = None
+    """Row groups before those that are still to be written again; None where it is finished."""
 
     @property
     def rows(self) -> int:
@@ -54,11 +56,17 @@ class ManifestFile:
         return sum(self.row_groups)
 
 
-def open_manifest(uri: str) -> ManifestFile:
-    """Read a manifest's metadata. Raises InputError where the file is none, naming it and the mend."""
+def open_manifest(uri: str, unfinished: bool = False) -> ManifestFile:
+    """Read a manifest's metadata. Raises InputError where the file is none, naming it and the mend.
+
+    unfinished: take one, too, whose making was cut off before its second writing.
+    """
     if not uri.strip():
         raise InputError("the manifest's name is empty; give what `anyecg manifest --out` wrote")
-    return _with_file(uri, lambda file: _opened(uri, file))
+    found = _with_file(uri, lambda file: _opened(uri, file))
+    if found.unfinished is not None and not unfinished:
+        raise InputError(f"{uri}: its making was cut off; run the same `anyecg manifest` again, with --update")
+    return found
 
 
 def check_archive(uri: str) -> None:
@@ -68,13 +76,24 @@ def check_archive(uri: str) -> None:
 
 
 def read_rows(
-    uri: str, row_group: int, offset: int = 0, length: int | None = None, columns: list[str] | None = None
+    uri: str,
+    row_group: int,
+    offset: int = 0,
+    length: int | None = None,
+    columns: list[str] | None = None,
+    digest: str | None = None,
 ) -> pa.Table:
     """Rows of one row group, as schema.MANIFEST (or PACKED_MANIFEST) or some columns of it.
 
-    Raises InputError where they cannot be read.
+    digest: what the row group is to have. Raises InputError where it has another, or the rows cannot be read.
     """
-    return _with_file(uri, lambda file: file.read_row_group(row_group, columns=columns).slice(offset, length))
+
+    def read(file: pq.ParquetFile) -> pa.Table:
+        if digest is not None and _opened(uri, file).digests[row_group : row_group + 1] != (digest,):
+            raise storage.StorageError(f"{uri}: was made anew while it was being scored; run the same line again")
+        return file.read_row_group(row_group, columns=columns).slice(offset, length)
+
+    return _with_file(uri, read)
 
 
 def span_seconds(uri: str) -> Iterator[np.ndarray]:
@@ -125,6 +144,7 @@ def _opened(uri: str, file: pq.ParquetFile) -> ManifestFile:
         made_with=about["made_with"],
         multi_segment=tuple(about["multi_segment"]),
         packed_from=about.get("packed_from"),
+        unfinished=about.get("unfinished"),
     )
 
 
@@ -135,10 +155,12 @@ def write_manifest(
     tables: Iterable[pa.Table],
     made_with: dict[str, Any] | None = None,
     before: ManifestFile | None = None,
+    again: Callable[[], bool] = lambda: False,
 ) -> None:
     """Write tables of schema.MANIFEST, of any size, as a manifest that appears once it is whole.
 
     before: the manifest whose row groups come first, as they are; it may be the one at `uri`.
+    again: whether the rows after those will be written a second time, asked when all of them are there.
     Raises StorageError where it cannot be written.
     """
     with storage.atomic_output(uri) as file, _Writer(file, archive, dataset) as writer:
@@ -147,7 +169,7 @@ def write_manifest(
                 writer.group(read_rows(before.uri, group))
         for table in _in_groups(tables):
             writer.group(table)
-        writer.close(made_with or {})
+        writer.close(made_with or {}, unfinished=(len(before.row_groups) if before else 0) if again() else None)
 
 
 def write_packed(uri: str, archive: str, of: ManifestFile, groups: Iterable[pa.Table]) -> None:
@@ -185,10 +207,11 @@ class _Writer:
         self._digests.append(digest(rows))
         self._parquet.write_table(rows.cast(self._schema), row_group_size=max(1, len(rows)))
 
-    def close(self, made_with: dict[str, Any], packed_from: str | None = None) -> None:
-        about = {"digests": self._digests, "multi_segment": self._multi_segment, "made_with": made_with}
-        if packed_from is not None:
-            about["packed_from"] = packed_from
+    def close(self, made_with: dict[str, Any], packed_from: str | None = None, unfinished: int | None = None) -> None:
+        """Write down what belongs to the whole, where there is something to say."""
+        about: dict[str, Any] = {"digests": self._digests, "multi_segment": self._multi_segment, "made_with": made_with}
+        more = {"packed_from": packed_from, "unfinished": unfinished}
+        about |= {name: value for name, value in more.items() if value is not None}
         self._parquet.add_key_value_metadata({"anyecg.file": json.dumps(about)})
         self._parquet.close()
 

@@ -18,7 +18,7 @@ import safetensors
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from anyecg_ray import __version__, storage
-from anyecg_ray.config import InputError
+from anyecg_ray.config import InputError, fingerprint
 from anyecg_ray.net1d_sizes import Sizes, misfit, shapes
 from anyecg_ray.preprocess import PRESETS, Recipe, recipe
 
@@ -108,6 +108,12 @@ class Card(_Card):
     def columns(self) -> int:
         """Numbers per window: one a probability, two (mean, standard deviation) a value."""
         return first_columns(self.indicators)[-1]
+
+    @property
+    def estimates_fingerprint(self) -> str:
+        """Of what makes estimates of outputs: indicators, calibration, thresholds; not of how good they are."""
+        skill = {"tier", "auroc", "auroc_low", "auroc_high"}
+        return fingerprint([i.model_dump(exclude=skill) for i in self.indicators])
 
     @property
     def learnt_from(self) -> list[str | None]:

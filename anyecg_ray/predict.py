@@ -23,7 +23,7 @@ from ray.data import Dataset
 
 from anyecg_ray import leads, pack_read, storage, telemetry
 from anyecg_ray.backends import Compute, Estimator
-from anyecg_ray.config import Settings
+from anyecg_ray.config import InputError, Settings
 from anyecg_ray.header import RecordError
 from anyecg_ray.manifest_file import read_rows, seconds_of
 from anyecg_ray.model import load
@@ -127,6 +127,13 @@ class Source:
     manifest: str
     archive: str
     recipe: Recipe
+    digests: tuple[str, ...] = ()
+    """Of the manifest's row groups, as the job knows them; none: whatever is there is read."""
+
+    def rows(self, shard: Shard, columns: list[str] | None = None) -> pa.Table:
+        """The shard's rows of the manifest, chosen or not. Raises InputError where it is not the job's any more."""
+        digest = self.digests[shard.row_group] if self.digests else None
+        return read_rows(self.manifest, shard.row_group, shard.offset, shard.rows, columns, digest)
 
 
 def windows_of(source: Source, shard: Shard, index: int) -> Iterator[pa.Table]:
@@ -135,7 +142,7 @@ def windows_of(source: Source, shard: Shard, index: int) -> Iterator[pa.Table]:
     `x` holds a span's usable windows as the bytes of (windows, leads, samples) float32. Fetching the next piece
     runs beside decoding this one.
     """
-    rows = read_rows(source.manifest, shard.row_group, shard.offset, shard.rows)
+    rows = source.rows(shard)
     if shard.chosen is not None:
         rows = rows.filter(pa.array(shard.mask()))
     pieces = [rows.slice(a, b - a) for a, b in cuts(rows, source.recipe.seconds, PIECE_WINDOWS)]
@@ -258,8 +265,12 @@ def _piece(rows: pa.Table, spans: Sequence[Windows], recipe: Recipe) -> pa.Table
 class Predictor:
     """An actor that holds one copy of the model and turns pieces into the network's outputs."""
 
-    def __init__(self, bundle: str, compute: Compute) -> None:
-        self._estimator = Estimator(load(bundle), compute)
+    def __init__(self, bundle: str, compute: Compute, weights: str | None = None) -> None:
+        """weights: SHA-256 of those that the job's rows are said to come from. Raises InputError for others."""
+        found = load(bundle)
+        if weights is not None and found.card.weights_sha256 != weights:
+            raise InputError(f"{bundle}: its weights were replaced while it was being scored with; run the line again")
+        self._estimator = Estimator(found, compute)
         self._computed_by = str(self._estimator.choice)
 
     def __call__(self, piece: pa.Table) -> pa.Table:
@@ -305,9 +316,17 @@ def nested(estimates: np.ndarray, usable: pa.ListArray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(spans, pa.int32()), windows)
 
 
-def estimates(shards: Sequence[Shard], source: Source, bundle: str, settings: Predict, compute: Compute) -> Dataset:
+def estimates(
+    shards: Sequence[Shard],
+    source: Source,
+    bundle: str,
+    settings: Predict,
+    compute: Compute,
+    weights: str | None = None,
+) -> Dataset:
     """A row per span of the shards, in no particular order; `shard` says which of them it belongs to.
 
+    weights: SHA-256 of the bundle's, where it must not have others by now.
     Columns: those of schema.STAGING without the provenance, and `shard`, the index into `shards`.
     """
     context = ray.data.DataContext.get_current()
@@ -327,7 +346,7 @@ def estimates(shards: Sequence[Shard], source: Source, bundle: str, settings: Pr
         )
         .map_batches(
             Predictor,
-            fn_constructor_args=(bundle, layout.compute),
+            fn_constructor_args=(bundle, layout.compute, weights),
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,

@@ -64,13 +64,22 @@ class Run:
 
 
 def scored(
-    todo: list[Shard], source: Source, bundle: str, settings: Predict, compute: Compute, watch: Watch
+    todo: list[Shard],
+    source: Source,
+    bundle: str,
+    settings: Predict,
+    compute: Compute,
+    watch: Watch,
+    weights: str | None = None,
 ) -> Generator[tuple[Shard, pa.Table]]:
-    """Each shard with its rows, in the order in which they are ready. Raises InputError, JobError."""
+    """Each shard with its rows, in the order in which they are ready. Raises InputError, JobError.
+
+    weights: SHA-256 of the bundle's, where it must not have others by now.
+    """
     try:
         with cluster.connected():
             # blocks are small: one that waits for the next to be fetched ahead would only come later
-            blocks = estimates(todo, source, bundle, settings, compute).iter_batches(
+            blocks = estimates(todo, source, bundle, settings, compute, weights).iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=0
             )
             yield from finished(todo, watch(blocks))
