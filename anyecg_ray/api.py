@@ -1,7 +1,7 @@
-"""The endpoint's routes, on FastAPI: what is asked for, who answers it, and how that is told in openapi.json.
+"""The endpoint's routes, on FastAPI, and what openapi.json says of them.
 
-Nothing here knows Ray: models are things that can be asked (estimating.Served), so that the same app runs behind Ray
-Serve and in a test.
+Nothing here knows Ray: a model is a card and a function that predicts (estimating.Served), so that the same app runs
+behind Ray Serve and in a test.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from anyecg_ray.request_metrics import Counts
 FHIR = "application/fhir+json"
 
 AT_ONCE = 8
-"""ECGs of one batch under way."""
+"""ECGs of one batch in progress at a time."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Service:
     """What the routes work with."""
 
     models: Callable[[], Sequence[Served]]
-    """The first is the one that a request gets that names none."""
+    """The first is the default, for requests that name none."""
     reader: BodyReader
     gate: Gate | None
     counts: Counts
@@ -62,7 +62,7 @@ class Service:
 
 
 def create(service: Service) -> Guard:
-    """The app, with what every request passes around it."""
+    """The app, inside the guard that every request passes."""
     app = FastAPI(
         title="anyecg", version=__version__, description=openapi.ABOUT, docs_url=None, redoc_url=None,
         responses=openapi.PROBLEMS,
@@ -107,7 +107,8 @@ def _estimates(app: FastAPI, service: Service, rates: Rates) -> None:
         async def item(i: int, given: Any) -> Item:
             name = f"{request.state.id}.{i}"
             try:
-                async with in_time(service.limits.timeout), places:  # all begin at once: it is the batch's time
+                # in this order: all clocks start together, so that the timeout is the whole batch's
+                async with in_time(service.limits.timeout), places:
                     scored = await _scored(service, await service.reader.read(given), served)
             except Problem as problem:
                 return Item.model_construct(status=problem.status, problem=problem.as_json(name))
@@ -146,7 +147,7 @@ def _named(service: Service, model: str | None) -> Served:
 def _models(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", response_model=Models, tags=["models"])
     async def models() -> Models:
-        """The models that this server has; the first is the one that a request gets that names none."""
+        """The models that this server has; the first is the default, for requests that name none."""
         return Models(models=[_model_entry(served.card, i == 0) for i, served in enumerate(service.models())])
 
     @app.get("/v1/models/{name}", response_model=Card, tags=["models"], responses=openapi.NO_MODEL)

@@ -22,12 +22,15 @@ class Waiting(Generic[K, A]):
     x: np.ndarray
     """(windows, leads, samples) float32."""
     of: K
-    """What must be the same of all that go together."""
+    """The same for all that are batched together."""
     answer: asyncio.Future[A]
 
 
 def next_batch(waiting: deque[Waiting[K, A]], most: int) -> list[Waiting[K, A]]:
-    """Take the first that go together, one at least and `most` windows at most, without those whose sender has gone."""
+    """Take the next batch from the front: one entry at least, more only up to `most` windows in all.
+
+    Its entries have the same `of`; those whose sender has gone are dropped.
+    """
     batch: list[Waiting[K, A]] = []
     windows = 0
     while waiting:

@@ -25,7 +25,7 @@ from anyecg_ray.header import NO_FILE, RecordError, parse_header
 VARIABLE = "ANYECG_API_KEY"
 
 LONGEST_WAIT = 30.0
-"""Seconds: what a server asks for with Retry-After is believed up to here."""
+"""Most seconds to wait, whatever a server asks for with Retry-After."""
 
 
 class ProblemError(InputError):

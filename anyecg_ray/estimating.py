@@ -1,4 +1,4 @@
-"""One ECG through one model: preprocess, predict, and put the numbers into words, with the back-fill's own functions.
+"""One ECG through one model: preprocess, predict and build the answer, with the back-fill's own functions.
 
 The caller passes in what predicts: a model behind Ray Serve, or one in this process. While a new version of a model is
 rolled out, the old one or the new one may answer. They differ in the hash of their weights or in the fingerprint of
@@ -31,7 +31,7 @@ CHUNK = 32
 """Windows that are sent to a model at a time: a batch's worth, so that a long ECG does not hold up the others."""
 
 AT_ONCE = 2
-"""Chunks of one ECG under way."""
+"""Chunks of one ECG that are predicted at a time."""
 
 SCORABLE = (Status.OK, Status.NON_FINITE, Status.FLAT, Status.CLIPPED, Status.NOISY, Status.AMPLITUDE)
 """Statuses that are an answer (HTTP 200); any other becomes a 422."""
@@ -59,7 +59,7 @@ class Served:
 
 
 class Scored(NamedTuple):
-    """What came of one ECG."""
+    """One ECG's logits, and what they were computed with and from."""
 
     card: Card
     windows: Windows

@@ -42,7 +42,7 @@ def observations(rows: Iterable[dict[str, Any]], card: Card) -> Iterator[dict[st
 
 
 def bundle(rows: Iterable[dict[str, Any]], card: Card) -> dict[str, Any]:
-    """A Bundle of type collection: the Device and an Observation for each row, which name each other by URN.
+    """A Bundle of type collection: the Device, and an Observation for each row that refers to it by URN.
 
     A relative reference (`Device/…`) cannot be resolved in a Bundle that came from no server.
     """

@@ -1,6 +1,6 @@
-"""What every request passes before anything of it is read: key, rate, place; and what is written down of it after.
+"""Around every request: its key, its rate and its place are checked before its body is read, and it is logged after.
 
-A plain ASGI layer around the app, so that no route can be left out. One line a request is logged: its id, method,
+A plain ASGI layer around the app, so that no route can be left out. The log has one line a request: its id, method,
 route as the code names it, status, problem's code, key's name and milliseconds. Never the path as it came, a
 query, a header or a body: any of them may name a patient.
 """
@@ -23,10 +23,10 @@ from anyecg_ray.limits import Admission, Rates
 from anyecg_ray.request_metrics import Counts
 
 log = logging.getLogger("anyecg.requests")
-"""A logger of its own: Serve's puts the client's x-request-id before every line. It ends in the worker's .err file."""
+"""Not Serve's logger, which puts the client's x-request-id before every line. It writes to the worker's .err file."""
 
 OPEN = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/favicon.ico")
-"""Paths that need no key, besides what lies below /static: they tell nothing about anybody."""
+"""Paths that need no key, besides those below /static: nothing there is about a patient or a key."""
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
 
@@ -40,7 +40,7 @@ SECURITY = (
         b"base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
     ),
 )
-"""Headers of every answer: nothing is loaded from elsewhere, framed, guessed at or kept."""
+"""Headers of every answer: no content from elsewhere, no framing, no guessing of types, no caching."""
 
 
 @dataclass
@@ -120,11 +120,11 @@ class _Request:
         return Headers(scope=self.scope)
 
     def route(self) -> str:
-        """The route's path as the code has it; of a path that leads nowhere, nothing is kept."""
+        """The route's path as the code has it; "-" for a path that matches none, so that it is kept nowhere."""
         return getattr(self.scope.get("route"), "path", None) or ("/static" if "static" in self.scope else "-")
 
     def watched(self, send: Send) -> Send:
-        """`send` that remembers the status, adds the headers of every answer, and of one to HEAD sends no more."""
+        """`send` that remembers the status, adds the headers SECURITY, and leaves out the body of an answer to HEAD."""
 
         async def watching(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -171,7 +171,7 @@ def _secret(headers: Headers) -> str | None:
 
 
 def _check_loopback(scope: Scope, headers: Headers) -> None:
-    """Without keys only this machine is served, under its own name: a page elsewhere cannot pretend to be it.
+    """Without keys only this machine is served, and only under a loopback name: against DNS rebinding by a web page.
 
     Raises Problem (403).
     """

@@ -68,7 +68,7 @@ def start(settings: Serve) -> None:
 
 def end(limits: Limits) -> None:
     """Take nothing more on, finish what is at work, and end. Ray must be connected."""
-    # first, for Serve ends models and ingress together: a request at work would lose the model that it waits for
+    # before Serve ends anything: it ends models and ingress together, and a request at work would lose its model
     _drain(LONGEST * limits.timeout)
     try:
         rayserve.delete(APP)
@@ -81,7 +81,7 @@ def _drain(seconds: float) -> None:
     until = time.monotonic() + seconds
     try:
         ingress = rayserve.get_app_handle(APP)
-        # again and again, so that a replica that starts meanwhile is told too; one that fails is asked again
+        # repeated, to reach a replica that starts meanwhile and to ask again one that failed
         while any(ingress.broadcast("drain").results(timeout_s=seconds, return_exceptions=True)):
             if time.monotonic() > until:
                 return
@@ -101,7 +101,7 @@ def check(settings: Serve) -> None:
 
 
 def _fitted(settings: Serve) -> Serve:
-    """The settings with CPU shares that this machine has: Serve would wait for ever for those that are not there."""
+    """The settings, their CPU shares scaled down to this machine: Serve would wait for ever for CPUs that it lacks."""
     have = ray.cluster_resources().get("CPU", 1.0)
     want = settings.replicas * settings.ingress_cpus + len(settings.bundle) * settings.models * settings.model_cpus
     if want <= have or "RAY_ADDRESS" in os.environ:  # a cluster may grow

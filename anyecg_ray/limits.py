@@ -1,7 +1,7 @@
 """How much the endpoint takes on: bytes, seconds of signal, samples, requests at once, requests a second.
 
-Every limit answers at once, before work is done, and says what it is. The numbers are kept in one process: a server
-of several ingress replicas allows each its share of the rate.
+What is over a limit is refused at once, before any work, with the limit in the answer. Each process counts for
+itself: of several ingress replicas each has its share of the rate.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class Admission:
     requests: int = 0
     held: int = 0
     ending: bool = False
-    """Nothing more is taken on: the server finishes what is at work, and ends."""
+    """New requests are refused: the server finishes those at work, and ends."""
 
     def check_open(self) -> None:
         """Raises Problem (503) where the server is ending."""
@@ -129,7 +129,7 @@ async def _drained(chunks: AsyncIterator[bytes]) -> None:
 
 @dataclass
 class Rates:
-    """A bucket of tokens for each key, filled at the rate, two seconds' worth at most."""
+    """A token bucket for each key, filled at the rate, of two seconds' worth at most."""
 
     rate: float
     buckets: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -138,8 +138,8 @@ class Rates:
     def take(self, name: str, n: int = 1, now: float | None = None, paid: int = 0) -> None:
         """Take n tokens, `paid` of them taken before. Raises Problem (429), and takes none, where there are fewer.
 
-        More than a bucket holds may be taken from a full one, which then is in debt. What was paid is counted again in
-        Retry-After: who sends a batch again pays for the request before its ECGs are counted.
+        A full bucket may go into debt: a batch larger than it could never pass otherwise. Retry-After allows for `paid`
+        once more: a batch that is sent again pays for its request before its ECGs are counted.
         """
         if not self.rate:
             return

@@ -19,20 +19,21 @@ from anyecg_ray.model import Card
 Handle = DeploymentHandle[Any]
 
 TOGETHER = 8
-"""Windows that go at once, whatever else is under way: what a core reads at its best."""
+"""As many windows are sent at once, however many calls are under way: the batch at which a core is fastest."""
 
 UNDER_WAY = 2
-"""Calls beside which fewer windows go: one that is read, and one that follows it without a pause."""
+"""While fewer calls are under way, fewer windows are sent too: one call is computed, one is there to follow at once."""
 
 Of = tuple[str, str]
 """Hash of the weights that are asked for, fingerprint of the preprocessing."""
 
 
 class Asked:
-    """A model behind its deployment.
+    """A model, called through its deployment's handle.
 
-    A few windows are sent at once where little is under way; else they wait until they are TOGETHER or an answer
-    comes. So a lone request never waits, and under load eight share the half dozen milliseconds that a call takes.
+    A few windows are sent at once while fewer than UNDER_WAY calls are under way; else they wait until they are
+    TOGETHER, or an answer comes. So a lone request never waits, and under load eight windows share the half dozen
+    milliseconds that a call takes.
     """
 
     def __init__(self, handle: Handle) -> None:
@@ -70,7 +71,7 @@ class Asked:
             give(batch, logits, lambda part: Predicted(part, card))
 
     async def _answered(self, x: np.ndarray, of: Of) -> Predicted:
-        """A replica that dies is asked again elsewhere: predicting twice is harmless. Raises Problem (503)."""
+        """Where a replica dies, another is asked: predicting twice is harmless. Raises Problem (503)."""
         for attempt in range(3):
             try:
                 got = await self._handle.remote(x, *of)

@@ -1,7 +1,7 @@
-"""Records that the server reads itself, for clients that name one: only below the prefixes that were allowed.
+"""Records that a request names and the server reads itself: only below the prefixes that were allowed.
 
-A location is taken apart before it is used. There is no way up, no other scheme, no host and no link that leads out,
-so that nobody can make the server read its own keys, or a cloud's metadata address.
+A location is checked before it is used. It may have no `..`, no other scheme, no host and no symbolic link that leads
+out of the prefixes, so that nobody can make the server read its own keys, or a cloud's metadata address.
 """
 
 import os
@@ -22,7 +22,7 @@ _PLAIN = re.compile(r"[^\x00-\x1f\x7f\\?#%*\[\]]+")
 
 
 def read(uri: str, prefixes: Sequence[str], limits: Limits) -> Ecg:
-    """The record at a location, all of its signal files that the span needs. Raises Problem."""
+    """The record at a location, with all of its signal files. Raises Problem."""
     where = allowed(uri, prefixes)
     try:
         text = _headers(where, prefixes)
@@ -45,7 +45,7 @@ def _files(text: str) -> list[str]:
 
 
 def allowed(uri: str, prefixes: Sequence[str]) -> str:
-    """The location as it may be used. Raises Problem: 403 outside the prefixes, 422 for what is no location."""
+    """The location in one plain form. Raises Problem: 403 outside the prefixes, 422 for what is no location."""
     scheme, mark, path = uri.rpartition("://")
     plain = _PLAIN.fullmatch(path.strip("/") or "?") and not any(
         p in ("", ".", "..") for p in path.strip("/").split("/")
@@ -73,7 +73,7 @@ def _below(where: str, prefix: str) -> bool:
 
 
 def _inside(where: str, prefixes: Sequence[str]) -> str:
-    """The location, where no link leads out of the prefixes. Raises Problem (403)."""
+    """The location, unchanged. Raises Problem (403) where a symbolic link leads out of the prefixes."""
     if not storage.is_local(where):
         return where
     roots = [os.path.realpath(storage.absolute(p)) for p in prefixes if storage.is_local(p)]

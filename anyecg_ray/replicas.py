@@ -20,7 +20,7 @@ WARM = 16
 
 
 Outputs = tuple[np.ndarray | None, Card]
-"""Logits, (windows, columns) float32, or None where the preprocessing was not the model's; whose they are."""
+"""Logits, (windows, columns) float32, None where the windows were not made for this model; the model's card."""
 
 
 class Answered(NamedTuple):
@@ -28,15 +28,15 @@ class Answered(NamedTuple):
 
     logits: np.ndarray | None
     card: str | None
-    """As JSON, where it is not the one that was asked for."""
+    """The model's, as JSON; None where it is the one that was asked for."""
 
 
 class Model:
-    """One copy of a model.
+    """One replica of a model.
 
-    Whenever the network is free it takes all that waits, up to a batch: nothing waits for a batch to fill, and
-    what comes while the network is at work is the next batch. Serve's own batching closes a batch after a fixed
-    time, whether or not the network is free, and so sends it window after window alone under load: half the rate.
+    Whenever the network is free it runs on all windows that wait, up to a batch: nothing waits for a batch to fill,
+    and what comes while the network is at work is the next batch. Serve's own batching closes a batch after a fixed
+    time, whether or not the network is free, so that under load it sends windows one by one: half the rate.
     """
 
     def __init__(self, compute: Compute, batch_windows: int) -> None:
@@ -47,7 +47,7 @@ class Model:
         self._at_work: asyncio.Task[None] | None = None
 
     async def reconfigure(self, config: dict[str, str]) -> None:
-        """Take another bundle; until it is ready the one before answers."""
+        """Load another bundle; the one before answers until it is ready."""
         found = await asyncio.to_thread(_estimator, config["bundle"], config["sha256"], self._compute)
         self._held = found
 

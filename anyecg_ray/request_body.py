@@ -1,6 +1,6 @@
-"""The forms that a request's body may have, and what is in each: one ECG, or several.
+"""Reading a request's body, JSON or multipart: one ECG, or a batch of them.
 
-A body is read up to its limit, held while the request is at work, and taken apart away from the event loop.
+A body is read up to its limit, held while the request is at work, and parsed away from the event loop.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class BodyReader:
-    """How requests are read."""
+    """Reads ECGs from the bodies of requests, within the limits."""
 
     limits: Limits
     prefixes: Sequence[str]
-    """Where a request may name a record of."""
+    """Below which a request may name a record for the server to read."""
     admission: Admission
     pool: Executor
 
@@ -122,7 +122,7 @@ class BodyReader:
 
 
 class _InMemory(MultiPartParser):
-    """No part of an upload is written to disk, which would outlast a crash: the body's limit bounds it."""
+    """Writes no part of an upload to disk, where it would outlast a crash. The body's limit bounds the memory."""
 
     spool_max_size = 1 << 40
 

@@ -40,7 +40,7 @@ class Ecg:
     """Whole files, by the name that the header has for them."""
 
     def read(self, wanted: tuple[str, ...] | None = None) -> Record:
-        """The record, at least with the signals that the wanted leads are made of; all of them by default.
+        """The record with the signals that the wanted leads are derived from, or more; by default with all.
 
         Raises RecordError.
         """
@@ -67,7 +67,7 @@ def from_signals(given: Signals, limits: Limits) -> Ecg:
 
 
 def from_csv(raw: bytes, fs: float | None, units: str, limits: Limits) -> Ecg:
-    """An ECG as a table: a line of lead names, then a line a sample; a first column of times is passed over.
+    """An ECG as a table: a line of lead names, then one line per sample; a first column of times is skipped.
 
     Raises Problem.
     """
@@ -96,9 +96,8 @@ def _table(raw: bytes) -> pa.Table:
     if all(re.fullmatch(r"[-+]?[\d.,]+(e[-+]?\d+)?", name, re.IGNORECASE) for name in columns):
         mend = "begin with a line of lead names, such as I,II,V1"
         raise Problem(422, "no_lead_names", "the first line of the CSV holds numbers", mend, "file")
-    unique = [
-        f"{i} {name}" for i, name in enumerate(columns)
-    ]  # pyarrow wants types by name: leads twice are told later
+    # pyarrow takes types by name; a lead that is there twice is refused later
+    unique = [f"{i} {name}" for i, name in enumerate(columns)]
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(raw),
@@ -170,7 +169,7 @@ def joined(texts: Mapping[str, str]) -> str:
 
 
 def check_header(text: str, sizes: Mapping[str, int], limits: Limits) -> None:
-    """Hold what a header claims against the limits, before a byte is decoded.
+    """Check what a header claims against the limits, before a byte is decoded.
 
     sizes: bytes of the signal files. Raises RecordError, Problem.
     """
@@ -187,7 +186,7 @@ def _per_frame(header: Header) -> int:
 
 
 def _counted(header: Header, sizes: Mapping[str, int]) -> int:
-    """Samples, told from the files' sizes; 0 where none of them is there. Raises Problem for FLAC, which hides it."""
+    """Samples, computed from the files' sizes; 0 where no file is there. Raises Problem for FLAC: they do not tell."""
     if any(s.fmt in FLAC for s in header.signals):
         detail = "the header does not say how many samples its FLAC files have"
         raise Problem(422, "no_length", detail, "write the number of samples into the header's first line", "file")

@@ -78,7 +78,7 @@ class Application(Compute):
 
 
 class Entry(NamedTuple):
-    """Who and what comes in."""
+    """What the ingress is told about keys, places of records and limits."""
 
     auth: bool
     keys: str | None
@@ -163,7 +163,7 @@ def application(settings: Application) -> rayserve.Application:
 
 
 QUIET = {"enable_access_log": False, "log_level": "WARNING"}
-"""Serve's own lines have the path and the x-request-id as they came, which may name a patient; guard.py writes ours."""
+"""Serve's own log has the raw path and x-request-id, either of which may name a patient. guard.py writes ours."""
 
 
 def _names(cards: Sequence[Card]) -> list[str]:
@@ -205,7 +205,7 @@ def _model(name: str, uri: str, card: Card, settings: Application) -> Any:
 
 
 def _gpus(settings: Application) -> float:
-    """Of one replica of a model."""
+    """GPUs for one replica of a model."""
     if settings.model_gpus or settings.backend == "openvino" or not ray.is_initialized():
         return settings.model_gpus
     have = float(ray.cluster_resources().get("GPU", 0.0))
@@ -213,8 +213,8 @@ def _gpus(settings: Application) -> float:
 
 
 ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
-"""Serve gives its routing and our code event loops of their own, against code that blocks. Ours leaves what takes long
-to threads, and handing every request from loop to loop costs a seventh of a request's time."""
+"""By default Serve runs its routing and our code on separate event loops, in case our code blocks. It does not: long
+work goes to threads. Passing each request from loop to loop would cost a seventh of its time."""
 
 
 def _deployment(of: Any, ray_actor_options: dict[str, Any], **options: Any) -> Any:
