@@ -101,9 +101,9 @@ class Evaluation:
     fitted_on: int
     """Training windows that the simple models saw."""
 
-    def overall(self, level: str = "encounter") -> list[dict[str, Any]]:
-        """Rows of the whole split at one level, the best AUROC first."""
-        mine = [r for r in self.rows if r["slice"] == "all" and r["level"] == level]
+    def overall(self) -> list[dict[str, Any]]:
+        """Rows of the whole split by encounter, the best AUROC first."""
+        mine = [r for r in self.rows if r["slice"] == "all" and r["level"] == "encounter"]
         return sorted(mine, key=lambda r: -float(-1 if r.get("auroc") is None else r["auroc"]))
 
 

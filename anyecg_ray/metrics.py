@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
+from anyecg_ray.model import Z95
+
 CALIBRATION_BINS = 10
 CURVE_POINTS = 80
 """Corners of a drawn curve; more could not be seen."""
@@ -118,7 +120,7 @@ def errors(estimate: np.ndarray, measured: np.ndarray) -> Errors:
         return Errors(*[np.nan] * 7)
     off = estimate - measured
     spread = np.square(measured - measured.mean()).sum()
-    half = 1.96 * off.std(ddof=1)
+    half = Z95 * off.std(ddof=1)
     return Errors(
         mae=float(np.abs(off).mean()),
         rmse=float(np.sqrt(np.square(off).mean())),

@@ -162,17 +162,16 @@ def make(
     sizes: Sizes,
     preprocessing: Recipe,
     indicators: list[IndicatorCard],
-    model_version: str | None = None,
     **card: Any,
 ) -> Bundle:
-    """A bundle of these weights; without a version it bears their hash. `card`: the remaining fields of Card."""
+    """A bundle of these weights; its version is their hash. `card`: the remaining fields of Card."""
     import safetensors.torch
 
     blob = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in state.items()})
     sha = hashlib.sha256(blob).hexdigest()
     return Bundle(
         Card(
-            model_version=model_version or sha[:12],
+            model_version=sha[:12],
             encoder={"kind": "net1d", **asdict(sizes)},
             recipe=preprocessing.to_dict(),
             preprocess_fingerprint=preprocessing.fingerprint(),

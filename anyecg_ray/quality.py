@@ -65,25 +65,25 @@ class Limits:
 LIMITS = Limits()
 
 
-def judge(windows: Float, fs: float, calibrated: Bool, limits: Limits = LIMITS) -> Bool:
+def judge(windows: Float, fs: float, calibrated: Bool) -> Bool:
     """Which of FLAGS each lead of each window has; non_finite is left to whoever filled the gaps.
 
     windows: (windows, leads, samples), finite, in millivolts where calibrated (leads,), 80 Hz or more; a second or
     longer. Returns (windows, leads, len(FLAGS)) bool. Of a lead that is not calibrated the amplitude is not judged.
     """
     rows = np.ascontiguousarray(windows).reshape(-1, windows.shape[-1])
-    it = measure(rows, fs, limits)
-    flat = it.longest_same >= limits.flat
-    railed = (it.longest_rail >= limits.rail) | (it.touches >= limits.rail_touches)
-    spiked = (it.highest >= limits.spike) & (it.highest >= limits.spike * it.typical)
-    odd = (it.typical < limits.lowest) | (it.typical > limits.highest) | spiked
+    it = measure(rows, fs)
+    flat = it.longest_same >= LIMITS.flat
+    railed = (it.longest_rail >= LIMITS.rail) | (it.touches >= LIMITS.rail_touches)
+    spiked = (it.highest >= LIMITS.spike) & (it.highest >= LIMITS.spike * it.typical)
+    odd = (it.typical < LIMITS.lowest) | (it.typical > LIMITS.highest) | spiked
     flags = np.zeros((len(rows), len(FLAGS)), bool)
     flags[:, 1] = flat
     flags[:, 2] = railed & ~flat
     flags[:, 3] = odd & ~flat & np.tile(calibrated, len(windows))
-    quiet = np.flatnonzero((it.contrast < limits.contrast) & ~flat)
+    quiet = np.flatnonzero((it.contrast < LIMITS.contrast) & ~flat)
     if len(quiet):
-        flags[quiet, 4] = _periodicity(rows[quiet], fs) < limits.periodicity
+        flags[quiet, 4] = _periodicity(rows[quiet], fs) < LIMITS.periodicity
     return flags.reshape(*windows.shape[:2], len(FLAGS))
 
 
@@ -104,17 +104,17 @@ class Measures(NamedTuple):
     """98th percentile of the slope against its median; NaN for a flat row."""
 
 
-def measure(rows: Float, fs: float, limits: Limits = LIMITS) -> Measures:
+def measure(rows: Float, fs: float) -> Measures:
     """rows: (rows, samples), finite."""
     n = rows.shape[1]
     pieces = max(1, round(n / (2 * fs)))
     edges = np.arange(pieces + 1) * n // pieces
     # slope: the mean of the next 20 ms less that of the last, every 10 ms; blind to 50 Hz, half blind to 60 Hz
     half, step = max(1, round(0.02 * fs)), max(1, round(0.01 * fs))
-    touch = max(3, round(limits.rail_touch * fs))
+    touch = max(3, round(LIMITS.rail_touch * fs))
     slopes = np.empty((len(rows), 1 + max(0, n - 2 * half) // step))
     heights, runs = np.empty((len(rows), pieces)), np.empty((len(rows), 3), np.int64)
-    _measure(rows, edges, half, step, limits.same, touch, heights, runs, slopes)
+    _measure(rows, edges, half, step, LIMITS.same, touch, heights, runs, slopes)
     steep = np.abs(slopes)
     middle, top = (slopes.shape[1] - 1) // 2, round(0.98 * (slopes.shape[1] - 1))
     steep.partition((middle, top), axis=1)
