@@ -1,6 +1,7 @@
 """Measure training through Ray against a bare loop: the same trainer and windows, which the bare loop has in memory."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from anyecg_ray.prepare import prepare
 from anyecg_ray.prepare_inputs import Prepare
 from anyecg_ray.synthetic import write_archive
 from anyecg_ray.train import Train, train
-from anyecg_ray.train_loop import Learning, Trainer, in_memory
+from anyecg_ray.train_loop import Batch, Learning, Trainer
 
 KEYS, LEADS = ["potassium_high", "calcium_low"], ["II"]
 LEARNING = Learning(epochs=6, patience=6)
@@ -73,7 +74,7 @@ class _Bare:
         """Windows per second of one."""
         self._made = self._made or self._make()
         loop, x, y = self._made
-        done = loop.epoch(0, in_memory(x, y, LEARNING.batch, 0))
+        done = loop.epoch(0, _shuffled(x, y))
         return done.samples / done.seconds
 
     def _make(self) -> tuple[Trainer, np.ndarray, np.ndarray]:
@@ -86,6 +87,14 @@ class _Bare:
         course = optimise.schedule(optimiser, 1000, LEARNING.warmup)
         value, weight = [False] * len(KEYS), torch.ones(len(KEYS))
         return Trainer(net, optimiser, course, LEARNING, self._job.augment, value, weight, 500, 0), x, y
+
+
+def _shuffled(x: np.ndarray, y: np.ndarray) -> Iterator[Batch]:
+    """Batches of what lies in memory."""
+    order = np.random.default_rng(0).permutation(len(x))
+    for i in range(0, len(order), LEARNING.batch):
+        rows = torch.from_numpy(order[i : i + LEARNING.batch])
+        yield Batch(torch.from_numpy(x)[rows], torch.from_numpy(y)[rows])
 
 
 def _store(folder: Path, encounters: int) -> str:

@@ -5,7 +5,6 @@ small actor, which the driver looks at every second.
 """
 
 import json
-import shutil
 import sys
 import tempfile
 import threading
@@ -104,9 +103,4 @@ def _write(writer: SummaryWriter, epoch: dict[str, Any]) -> None:
 
 def _keep(folder: Path, uri: str) -> None:
     for file in folder.iterdir():
-        if storage.is_local(uri):
-            target = Path(storage.filesystem(uri)[1])
-            target.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, target / file.name)
-        else:
-            storage.write_atomic(storage.join(uri, file.name), file.read_bytes())
+        storage.write_atomic(storage.join(uri, file.name), file.read_bytes())

@@ -44,8 +44,7 @@ def runs(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
 
     A run is what one can count together: neighbours of one class, or one score that both classes share.
     """
-    order = np.argsort(score, kind="stable")
-    tie = np.cumsum(np.diff(score[order], prepend=score[order[:1]]) != 0)
+    order, tie = _ranked(score)
     n = np.bincount(tie)
     ups = np.bincount(tie, positive[order])
     kind = np.where(ups == 0, 0, np.where(ups == n, 1, 2))
@@ -53,6 +52,12 @@ def runs(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
     out = np.empty(len(score), np.int64)
     out[order] = np.cumsum(starts)[tie]
     return out
+
+
+def _ranked(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The order of rising scores, and the place of each score among the distinct ones, in that order: (n,) int each."""
+    order = np.argsort(score, kind="stable")
+    return order, np.cumsum(np.diff(score[order], prepend=score[order[:1]]) != 0)
 
 
 def auprc_draws(score: np.ndarray, positive: np.ndarray, patient: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -63,8 +68,7 @@ def auprc_draws(score: np.ndarray, positive: np.ndarray, patient: np.ndarray, ti
 def _steps(score: np.ndarray, positive: np.ndarray) -> np.ndarray:
     """The step of recall that each estimate counts for, (n,) int, from the highest score down: negatives alone make
     none, and count for the next one."""
-    order = np.argsort(-score, kind="stable")
-    tie = np.cumsum(np.diff(score[order], prepend=score[order[:1]]) != 0)
+    order, tie = _ranked(-score)
     gains = np.bincount(tie, positive[order]) > 0
     out = np.empty(len(score), np.int64)
     out[order] = (np.cumsum(gains) - gains)[tie]

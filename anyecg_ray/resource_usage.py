@@ -1,6 +1,7 @@
 """What a stretch of work takes of the machine, sampled over time: processors, memory, and GPUs where there are any."""
 
 import shutil
+import statistics
 import subprocess
 import threading
 import time
@@ -91,8 +92,8 @@ def _gpu(smi: str) -> tuple[float | None, float | None]:
 
 
 def _median(samples: list[float | None]) -> float:
-    steady = sorted(x for x in samples[len(samples) // 5 :] if x is not None)
-    return steady[len(steady) // 2] if steady else 0.0
+    steady = [x for x in samples[len(samples) // 5 :] if x is not None]
+    return statistics.median(steady) if steady else 0.0
 
 
 def all_mb(process: psutil.Process) -> float:

@@ -1,7 +1,7 @@
 """One worker's training, epoch by epoch, in plain PyTorch: it knows batches and tensors, neither Ray nor storage."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -160,11 +160,3 @@ def validation(logits: np.ndarray, labels: np.ndarray, is_value: Sequence[bool])
         found.append(metrics.errors(score, y).pearson if value else metrics.auroc(score, y > 0))
         column += 2 if value else 1
     return found
-
-
-def in_memory(x: np.ndarray, y: np.ndarray, batch: int, seed: int) -> Iterator[Batch]:
-    """Shuffled batches of tensors that lie in memory: what training through Ray is measured against."""
-    order = np.random.default_rng(seed).permutation(len(x))
-    for i in range(0, len(order), batch):
-        rows = torch.from_numpy(order[i : i + batch])
-        yield Batch(torch.from_numpy(x)[rows], torch.from_numpy(y)[rows])

@@ -1,5 +1,6 @@
 """What one worker of Ray Train does: learn, validate, report, epoch by epoch, and go on where one before it died."""
 
+import functools
 import itertools
 import math
 import os
@@ -60,9 +61,7 @@ def learn(config: dict[str, Any]) -> None:
     upcoming = _begun(_batches(shard, job, epoch, rank))
     patients = _patients(job, rank, world)
     while epoch < job.learning.epochs and epoch - best["epoch"] <= job.learning.patience:
-        show = None
-        if rank == 0:
-            show = lambda told, at=epoch: notes.show.remote({"epoch": at, **told})  # noqa: E731
+        show = functools.partial(_show, notes, epoch) if rank == 0 else None
         done = trainer.epoch(epoch, upcoming, show)
         upcoming = _begun(_batches(shard, job, epoch + 1, rank))  # its first batch is read beside the validation
         outputs = _gathered(trainer.logits(_validation(job, rank, world)), world)
@@ -83,6 +82,10 @@ def learn(config: dict[str, Any]) -> None:
         _report_epoch(trainer, told, best, epoch, rank, (*outputs, patients))
         if job.between:
             job.between()
+
+
+def _show(notes: Any, epoch: int, told: dict[str, float]) -> None:
+    notes.show.remote({"epoch": epoch, **told})
 
 
 def _prepared(job: Job, state: dict[str, torch.Tensor], rank: int, world: int) -> Trainer:
@@ -205,7 +208,7 @@ def _report_epoch(
         ray.train.report(plain)
         return
     folder = tempfile.mkdtemp()
-    net = _plain(trainer.net)
+    net: Any = getattr(trainer.net, "module", trainer.net)  # without the wrapper that averages gradients
     torch.save(
         {
             "net": net.state_dict(), "optimiser": trainer.optimiser.state_dict(),
@@ -221,11 +224,6 @@ def _report_epoch(
     )
 
 
-def _plain(net: Any) -> Any:
-    """The network without the wrapper that averages gradients."""
-    return net.module if hasattr(net, "module") else net
-
-
 def _resumed(trainer: Trainer) -> tuple[int, dict[str, Any]]:
     """The epoch to begin with and the best one so far: from Ray's last checkpoint, else from the start."""
     checkpoint = ray.train.get_checkpoint()
@@ -233,7 +231,7 @@ def _resumed(trainer: Trainer) -> tuple[int, dict[str, Any]]:
         return 0, {"epoch": 0, "score": float("-inf")}
     with checkpoint.as_directory() as folder:
         saved = read_state(folder)
-    net = _plain(trainer.net)
+    net: Any = getattr(trainer.net, "module", trainer.net)
     net.load_state_dict(saved["net"], strict=True)
     trainer.optimiser.load_state_dict(saved["optimiser"])
     trainer.schedule.load_state_dict(saved["schedule"])
