@@ -17,7 +17,7 @@ import ray
 from anyecg_ray import align, segments, storage, unfinished
 from anyecg_ray.align import Align, Clock, Draws
 from anyecg_ray.analytes import Indicator
-from anyecg_ray.owners import Who, whose
+from anyecg_ray.owners import Who, person, whose
 from anyecg_ray.predict import Shard, Source, windows_of
 from anyecg_ray.splits import PARTS
 
@@ -168,7 +168,7 @@ def _write(part: str, rows: pa.Table, shard: Shard, job: Job, counts: Counts) ->
         pq.write_table(rows, file, compression="none", use_dictionary=False, row_group_size=256)
     counts["windows", part] += len(rows)
     for patient, encounter in zip(rows["patient_id"].to_pylist(), rows["encounter_id"].to_pylist(), strict=True):
-        counts["patient", f"{part} {patient or encounter}"] = 1
+        counts["patient", f"{part} {person(encounter, patient)}"] = 1
     _count_labels(rows, part, job.indicators, counts)
 
 

@@ -27,6 +27,11 @@ def key(encounter: str | None, patient: str | None) -> str:
     return f"{encounter or ''}\x1f{patient or ''}"
 
 
+def person(encounter: str | None, patient: str | None, record: str | None = None) -> str:
+    """The patient; where nobody knows who it was, the encounter, or else the record, is a patient of its own."""
+    return patient or (f"encounter {encounter}" if encounter else f"record {record}")
+
+
 class Owners:
     """Who is recorded, and which of them a row of one table is about."""
 

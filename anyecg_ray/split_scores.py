@@ -14,7 +14,7 @@ from anyecg_ray import baselines, segments
 from anyecg_ray.backends import Estimator
 from anyecg_ray.baselines import Fitted, Rows
 from anyecg_ray.model import Card, IndicatorCard, first_columns
-from anyecg_ray.owners import key
+from anyecg_ray.owners import key, person
 from anyecg_ray.preprocess import Recipe
 
 SIGNAL = "x"
@@ -148,8 +148,8 @@ def _labels(batch: Mapping[str, Any], indicators: Sequence[IndicatorCard]) -> np
 
 def _who(part: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     encounter = _encounter_ids(part)
-    known = _known(part["patient_id"])
-    patient = np.where(known, part["patient_id"].astype(object), encounter)
+    ids = (part[k] for k in ("encounter_id", "patient_id", "record_id"))
+    patient = np.array([person(*who) for who in zip(*ids, strict=True)], object)
     sex = np.where(_known(part["sex"]), part["sex"].astype(object), "")
     return {"patient": patient, "encounter": encounter, "age": _floats(part["age"]), "sex": sex}
 

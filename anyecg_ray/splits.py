@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from anyecg_ray.config import InputError
+from anyecg_ray.owners import person
 
 PARTS = ("train", "val", "test")
 SHARES = (0.8, 0.1, 0.1)
@@ -33,7 +34,7 @@ class Person(NamedTuple):
     @property
     def who(self) -> str:
         """The patient; an encounter of nobody known is a patient of its own."""
-        return self.patient or f"encounter {self.encounter}"
+        return person(self.encounter, self.patient)
 
 
 def assign(people: Sequence[Person], rule: Split, where: str) -> tuple[list[str | None], str]:
@@ -83,9 +84,9 @@ def _by_time(people: Sequence[Person]) -> list[str | None]:
     if timeless := sum(p.start is None for p in people):
         raise InputError(f"setting split: {timeless:,} encounters have no time; give --split hash")
     first: dict[str, datetime] = {}
-    for person in people:
-        assert person.start is not None
-        first[person.who] = min(first.get(person.who, person.start), person.start)
+    for p in people:
+        assert p.start is not None
+        first[p.who] = min(first.get(p.who, p.start), p.start)
     ranked = sorted(first, key=lambda who: (first[who], who))
     edges = np.cumsum(SHARES) * len(ranked)
     part = {who: PARTS[min(2, int(np.searchsorted(edges, i, side="right")))] for i, who in enumerate(ranked)}

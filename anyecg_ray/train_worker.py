@@ -25,6 +25,7 @@ from anyecg_ray.config import JobError
 from anyecg_ray.machine import cores
 from anyecg_ray.net1d import Net1D
 from anyecg_ray.net1d_sizes import Sizes
+from anyecg_ray.owners import person
 from anyecg_ray.segments import SegmentsCard
 from anyecg_ray.train_loop import Batch, Learning, Trainer
 
@@ -173,16 +174,14 @@ def _share(job: Job, columns: list[str], rank: int, world: int) -> Iterator[Any]
 
 def _patients(job: Job, rank: int, world: int) -> np.ndarray:
     """Whose the validation windows are, numbered, in the order of `_gathered` outputs."""
-    columns = ["patient_id", "encounter_id", "record_id"]
+    columns = ["encounter_id", "patient_id", "record_id"]
     mine = [owner for rows in _share(job, columns, rank, world) for owner in _owners(rows, columns)]
     (everyone,) = _gathered((np.array(mine, object),), world)
     return np.unique(everyone.astype(str), return_inverse=True)[1]
 
 
 def _owners(rows: Any, columns: list[str]) -> list[str]:
-    """The patients; where nobody knows, an encounter or a record stands for one."""
-    by_row = zip(*(rows.column(name).to_pylist() for name in columns), strict=True)
-    return [patient or encounter or record for patient, encounter, record in by_row]
+    return [person(*who) for who in zip(*(rows.column(name).to_pylist() for name in columns), strict=True)]
 
 
 def _gathered(mine: tuple[np.ndarray, ...], world: int) -> tuple[np.ndarray, ...]:

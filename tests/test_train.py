@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import make_segments
 import numpy as np
 import psutil
+import pyarrow as pa
 import pytest
 import torch
 from tensorboard_events import scalars
@@ -85,12 +86,17 @@ def test_thresholds_and_calibration_come_from_validation(trained, store):
     assert value.offset == pytest.approx(train_values.mean(), abs=1e-3)
 
 
+def test_an_encounter_of_nobody_known_is_no_patient_of_that_name():
+    columns = {"encounter_id": ["7", "8", None], "patient_id": [None, "7", None], "record_id": ["a", "b", "7"]}
+    assert len(set(train_worker._owners(pa.table(columns), list(columns)))) == 3
+
+
 def test_calibration_knows_whose_the_validation_windows_are(store):
     job = SimpleNamespace(segments=str(store))
     ids = [i for rows in segments.batches(str(store), "val") for i in rows["patient_id"].to_pylist()]
     expected = np.unique(ids, return_inverse=True)[1]
     np.testing.assert_array_equal(train_worker._patients(job, 0, 1), expected)
-    columns = ["patient_id", "encounter_id", "record_id"]
+    columns = ["encounter_id", "patient_id", "record_id"]
     shares = [
         [train_worker._owners(rows, columns) for rows in train_worker._share(job, columns, rank, 2)]
         for rank in range(2)
