@@ -112,7 +112,7 @@ def _columns(
     time = pa.nulls(len(batch), TIME).fill_null(0) if clock == "none" else batch[f"{clock}_time"]
     keep = pc.and_(pc.and_(pc.is_valid(place), pc.is_valid(time)), pc.is_valid(batch["analyte"]))
     batch, place, time = (c.filter(keep) for c in (batch, place, time))
-    told = _told(batch, sex) | {
+    told = _label_columns(batch, sex) | {
         "owner": place.to_numpy(zero_copy_only=False),
         "time": time.cast(pa.int64()).to_numpy(zero_copy_only=False),
     }
@@ -123,7 +123,7 @@ def _columns(
     return {**columns, "analyte": codes[tells]}, names[:-1]
 
 
-def _told(batch: pa.RecordBatch, sex: dict[str, str]) -> dict[str, np.ndarray]:
+def _label_columns(batch: pa.RecordBatch, sex: dict[str, str]) -> dict[str, np.ndarray]:
     """Whether each result is `low`, `high`, and its `value`: float32 with NaN where that cannot be told."""
     # what stayed in a unit that we do not know can be compared with its own range, and with nothing else
     foreign = pc.match_substring(batch["reason"].fill_null(""), Reason.UNKNOWN_UNIT)

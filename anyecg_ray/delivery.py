@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from anyecg_ray import storage, telemetry
 from anyecg_ray.config import JobError, Location, Settings
-from anyecg_ray.estimate_rows import Granularity, publishable, scored
+from anyecg_ray.estimate_rows import Granularity, opened_job, publishable
 from anyecg_ray.lease import Lease
 from anyecg_ray.ledger import Ledger
 from anyecg_ray.model import Card
@@ -58,7 +58,7 @@ class Publish(Settings):
 
 def publish(settings: Publish) -> int:
     """Commit every staged shard that the warehouse does not hold yet; returns how many there were."""
-    ledger, card = scored(settings.out, settings.bundle)
+    ledger, card = opened_job(settings.out, settings.bundle)
     warehouse = opened(settings.sink, settings.out)
     with Lease(ledger.staging, {"verb": "publish"}) as lease:
         delivery = Delivery(ledger, warehouse, card, settings.sink.every, lease)

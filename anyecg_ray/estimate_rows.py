@@ -20,7 +20,7 @@ from anyecg_ray.schema import ECG_LAB_ESTIMATE, PROVENANCE, Status
 Granularity = Literal["span", "window"]
 
 
-def scored(out: str, bundle: str) -> tuple[Ledger, Card]:
+def opened_job(out: str, bundle: str) -> tuple[Ledger, Card]:
     """The ledger of a back-fill and the card of the model that scored it.
 
     Raises InputError where the bundle has other weights, indicators, calibration or thresholds than it had then: the
@@ -48,7 +48,7 @@ def publishable(staging: pa.Table, card: Card, granularity: Granularity = "span"
     columns = {
         **{name: staging.column(name).take(pa.array(units.span[each])) for name in _CARRIED},
         **{name: column.take(pa.array(each)) for name, column in _of_units(staging, units).items()},
-        **{name: _told(card, field).take(indicators) for name, field in _FROM_CARD.items()},
+        **{name: _card_column(card, field).take(indicators) for name, field in _FROM_CARD.items()},
         **_numbers(units.logits, card),
     }
     return pa.table([columns[f.name].cast(f.type) for f in ECG_LAB_ESTIMATE], schema=ECG_LAB_ESTIMATE)
@@ -142,7 +142,7 @@ def _of_units(staging: pa.Table, units: _Units) -> dict[str, pa.Array]:
     }
 
 
-def _told(card: Card, field: str) -> pa.Array:
+def _card_column(card: Card, field: str) -> pa.Array:
     return pa.array([getattr(i, field) for i in card.indicators], pa.string())
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from anyecg_ray import absence, fhir, meds, omop, storage, tables
 from anyecg_ray.config import InputError, Location, Settings
-from anyecg_ray.estimate_rows import publishable, scored
+from anyecg_ray.estimate_rows import opened_job, publishable
 from anyecg_ray.ledger import Ledger
 from anyecg_ray.model import Card
 
@@ -53,7 +53,7 @@ class Export(Settings):
 
 def export(settings: Export) -> Counter[str]:
     """Write the files, print and return what was written and what was left out, by reason."""
-    ledger, card = scored(settings.out, settings.bundle)
+    ledger, card = opened_job(settings.out, settings.bundle)
     counts: Counter[str] = Counter()
     {"fhir": _fhir, "omop": _omop, "meds": _meds}[settings.to](settings, ledger, card, counts)
     print(f"{settings.dest}:" + ("" if +counts else " nothing"))

@@ -273,7 +273,7 @@ def test_a_card_with_figures_is_of_the_same_job_and_says_them(bundle, tmp_path):
     for card, job in zip((before, after), jobs, strict=True):
         Ledger(str(tmp_path / "out"), card.model_id, card.model_version).claim(job)
     assert jobs[0] == jobs[1]
-    ledger, card = estimate_rows.scored(str(tmp_path / "out"), str(tmp_path / "b"))
+    ledger, card = estimate_rows.opened_job(str(tmp_path / "out"), str(tmp_path / "b"))
     assert (ledger.job["weights_sha256"], card) == (before.weights_sha256, after)
 
 
