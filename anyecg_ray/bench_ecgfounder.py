@@ -1,7 +1,7 @@
 """The way ECGFounder's own code scores a folder, written here after its description, to measure against.
 
 wfdb reads a record, scipy filters it lead by lead, DataLoader workers collate batches of 512, and the network
-runs eagerly in float32. Nothing else in this package uses this module, and it is right, only slow.
+runs eagerly in float32. Only the benchmarks use this module. It is correct, and slow.
 Source: ECGFounder's released dataset and filter (PKUDigitalHealth/ECGFounder, August 2025).
 """
 

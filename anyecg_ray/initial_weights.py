@@ -26,7 +26,7 @@ class Start:
     told: str
     """For the user."""
     learnt_from: list[str | None] = field(default_factory=list)
-    """Fingerprints of the segments that these weights have seen; None for data that nobody has told of."""
+    """Fingerprints of the segments that these weights have seen; None for data of which nothing is known."""
 
 
 def state(init: str, preset: str, card: SegmentsCard, seed: int) -> Start:

@@ -1,9 +1,10 @@
 """The network's convolutions in 8-bit integers, where there is no AMX: half of float32's time, or less.
 
-Weights are rounded to 127 steps, each output channel by its own largest; what goes into a convolution to 256 steps
-between the least and the most that ECG-like windows bring there. These are waves of our own (pulses.py), because a
-bundle comes without records: on real ones of four archives they served as well as real ones did (docs/benchmarks.md).
-The first convolution, which sees the signal itself, and all between convolutions stay as they are.
+Weights are rounded to 127 levels (−63 to 63), scaled per output channel by its largest weight; the input of a
+convolution to 256 levels between the least and the most that ECG-like windows bring there. These windows are artificial
+(pulses.py), because a bundle comes without records: on records of four archives they served as well as real ones did
+(docs/benchmarks.md). The first convolution, which sees the signal itself, and all between convolutions stay as they
+are.
 """
 
 from typing import cast

@@ -1,8 +1,8 @@
 """The table of figures: one row per indicator, level and slice, with the numbers of patients behind it.
 
 Levels: `window` takes every 10-second window by itself; `encounter` takes the mean over an encounter's labelled
-windows, positive if any of them is. Where a class has too few patients the
-row stands with its counts and a note, and without a figure.
+windows, positive if any of them is. Where a class has too few patients the row has its counts and a note, and no
+figure.
 """
 
 import itertools

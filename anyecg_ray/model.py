@@ -118,7 +118,7 @@ class Card(_Card):
     @property
     def learnt_from(self) -> list[str | None]:
         """Fingerprints of all segments that the weights have learnt from, those of the bundles they started from first;
-        None for data that nobody has told of."""
+        None for data of which nothing is known."""
         if not self.trained:
             return []
         return [*self.training.get("started_from", []), self.training.get("segments_fingerprint")]

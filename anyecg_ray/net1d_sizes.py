@@ -64,7 +64,7 @@ def shapes(sizes: Sizes, columns: int) -> dict[str, Shape]:
 
 
 def misfit(found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> str:
-    """Every tensor that is missing, unexpected or of another shape; empty where they are the very ones."""
+    """Every tensor that is missing, unexpected or of another shape; an empty string where they agree."""
     problems = {
         "missing": sorted(wanted.keys() - found.keys()),
         "unexpected": sorted(found.keys() - wanted.keys()),

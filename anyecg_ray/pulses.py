@@ -1,4 +1,4 @@
-"""Windows that look like ECGs, made of bell-shaped waves: what a way to run a model is set and checked with.
+"""Artificial ECG-like windows, to calibrate int8 and to compare a backend with float32.
 
 No record is at hand where a model is loaded, and the same windows must come on every machine.
 """

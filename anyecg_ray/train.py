@@ -190,7 +190,7 @@ def _bundle(best: dict[str, Any], began: initial_weights.Start, card: SegmentsCa
 
 
 def _fitted(indicator: IndicatorCard, logits: np.ndarray, labels: np.ndarray, patient: np.ndarray) -> IndicatorCard:
-    """The indicator with calibration and threshold fitted on validation outputs, and its AUROC there."""
+    """The indicator with calibration and threshold fitted on validation outputs."""
     told = ~np.isnan(labels)
     if indicator.direction == "value" or not told.any():
         return indicator
