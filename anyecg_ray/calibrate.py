@@ -1,8 +1,8 @@
 """Make probabilities mean what they say, and choose where "abnormal" begins: on validation data, never on test.
 
-A patient's windows are nearly alike, so that what is fitted counts patients: all windows of one weigh as much as those
-of another. What class weights and losses do to a network's outputs is mostly a shift, which a slope and an intercept
-(Platt) take back, and a temperature alone cannot.
+A patient's windows are nearly alike, so fits weigh patients, not windows: all windows of one patient weigh as much as
+those of another. What class weights and losses do to a network's outputs is mostly a shift, which a slope and an
+intercept (Platt) take back, and a temperature alone cannot.
 """
 
 import numpy as np

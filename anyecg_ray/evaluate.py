@@ -181,7 +181,7 @@ def _checks_before(card: SegmentsCard, bundle: Bundle, settings: Evaluate) -> li
 
 
 def _members(uri: str, split: str, columns: list[str]) -> set[str | None]:
-    """One text for each of those whose first column is known."""
+    """The distinct ids in a split, as one text each; rows without a value in the first column are left out."""
     rows = segments.batches(uri, split, 8192, columns)
     ids = {row for r in rows for row in zip(*(r.column(c).to_pylist() for c in columns), strict=True)}
     return {"\x1f".join(i or "" for i in row) for row in ids if row[0]}

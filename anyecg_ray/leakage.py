@@ -80,7 +80,7 @@ _CHOSEN_ON = {
 
 
 def read_out(keys: Iterable[str]) -> Check:
-    """That no simple model is given what it is to predict, and for which indicators one is missing for that reason."""
+    """That no simple model is given its own answer; names the indicators for which one was left out for that reason."""
     name, found = "No simple model reads its answer", [k for k in keys if k in READ_OUT]
     if not found:
         return Check(name, "passed", "they have age, sex and what a ruler measures on the ECG")

@@ -43,7 +43,7 @@ def _depth(name: str, stages: int) -> int:
 
 
 def schedule(optimiser: torch.optim.Optimizer, steps: int, warmup: float) -> torch.optim.lr_scheduler.LambdaLR:
-    """A factor from 0 to 1 over the share `warmup` of all steps, then along a cosine to a hundredth."""
+    """A factor on each learning rate: up to 1 over the share `warmup` of all steps, then along a cosine to 0.01."""
     rising = max(1, round(warmup * steps))
 
     def factor(step: int) -> float:

@@ -112,7 +112,7 @@ def _prepared(job: Job, state: dict[str, torch.Tensor], rank: int, world: int) -
 
 
 def _weights(card: SegmentsCard, learning: Learning) -> torch.Tensor:
-    """Of positives, by indicator; for positive-unlabelled the prevalence that is assumed."""
+    """The weight of positives, by indicator; for positive-unlabelled the prevalence that is assumed."""
     if learning.loss == "positive-unlabelled":
         return torch.full((len(card.indicators),), learning.prevalence)
     counts = [card.counts["train"][i.key] for i in card.indicators]
@@ -133,14 +133,14 @@ def _batches(shard: Any, job: Job, epoch: int, rank: int) -> Iterator[Batch]:
 
 
 def steps(windows: int, learning: Learning) -> int:
-    """Steps of one epoch over so many windows of one worker; a buffer of `_batches` may end with a part of a batch."""
+    """Optimiser steps in one epoch of a worker with so many windows; the last batch of each buffer may be smaller."""
     buffers, rest = divmod(windows, max(BUFFER, learning.batch))
     batches = buffers * math.ceil(max(BUFFER, learning.batch) / learning.batch) + math.ceil(rest / learning.batch)
     return math.ceil(batches / learning.accumulate)
 
 
 def _begun(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, the first one being fetched from now on: starting Ray's reader takes a while."""
+    """The same batches; the first is being fetched when this returns, because Ray's reader takes a while to start."""
     pool = ThreadPoolExecutor(1)
     first = pool.submit(next, batches, None)
     pool.shutdown(wait=False)
