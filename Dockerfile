@@ -37,6 +37,6 @@ RUN extras=warehouse && if [ "$DEVICE" = cpu ]; then extras="cpu,$extras"; fi \
 RUN useradd --create-home --uid 1000 anyecg
 USER 1000
 WORKDIR /home/anyecg
-# Ray does not tell its makers how it is used
-ENV PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0
+# Ray does not tell its makers how it is used; PyTorch's threads sleep while they wait, for others run beside them
+ENV PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0 OMP_WAIT_POLICY=passive
 CMD ["anyecg", "--help"]

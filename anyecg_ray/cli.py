@@ -95,6 +95,8 @@ def _run(name: str, arguments: list[str]) -> int:
         )
     # a thread that Ray Data leaves behind may come to Ray after it was shut down, and would start another one
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    # PyTorch's threads that wait for each other would spin, and where anything else runs beside them spin in its way
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     settings = settings_of(name, arguments)
     getattr(importlib.import_module(f"anyecg_ray.{verb.module}"), verb.function)(settings)
     return 0

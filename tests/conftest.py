@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 
 # threads of PyTorch that wait give their core away: two files of tests run beside each other, and processes of Ray
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as every verb does
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -157,6 +157,13 @@ def test_an_output_of_another_model_or_manifest(job, scored, archive, bundle, tm
     assert backfill(other) == scored  # a model of its own stands beside the others
     with pytest.raises(InputError, match="a back-fill whose shard_spans differs;"):
         backfill(job.model_copy(update={"shard_spans": 51}))
+    card = model.load(bundle).card
+    strict = [i.model_copy(update={"threshold": 0.9}) for i in card.indicators]
+    shutil.copytree(bundle, tmp_path / "strict")
+    model.save_card(card.model_copy(update={"indicators": strict}), str(tmp_path / "strict"))
+    with pytest.raises(InputError, match="whose estimates_fingerprint differs"):
+        backfill(job.model_copy(update={"bundle": str(tmp_path / "strict")}))
+    assert main(["publish", "--out", job.out, "--bundle", str(tmp_path / "strict")]) == 2
     manifest(Manifest(archive=str(archive / "broken"), out=str(tmp_path / "m.parquet"), workers=0))
     with pytest.raises(InputError, match="manifest"):
         backfill(job.model_copy(update={"manifest": str(tmp_path / "m.parquet")}))

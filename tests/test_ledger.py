@@ -39,6 +39,19 @@ def test_commit_done_and_counts(tmp_path, card):
     assert opened(tmp_path, card).counts() == again.counts()
 
 
+def test_a_manifest_that_grew_is_remembered(tmp_path, card):
+    """Else an older manifest could come back, grow otherwise, and shards of other records would count as done."""
+    opened(tmp_path, card)
+    book = Ledger(str(tmp_path), *card)
+    book.claim(JOB | {"row_groups": ["a", "b", "c"]})
+    for other in (["a", "b"], ["a", "b", "d"]):
+        with pytest.raises(InputError, match="a back-fill whose manifest differs"):
+            Ledger(str(tmp_path), *card).claim(JOB | {"row_groups": other})
+    again = Ledger(str(tmp_path), *card)
+    again.claim(JOB | {"row_groups": ["a", "b", "c", "d"]})
+    assert again.job["id"] == book.job["id"]
+
+
 @pytest.mark.parametrize("writes", [1, 2])
 def test_a_crash_while_a_shard_changes_scores_it_again(tmp_path, card, monkeypatch, writes):
     first = opened(tmp_path, card)

@@ -269,6 +269,30 @@ def test_segments_in_a_folder_too_large_for_one_batch(folder, out, monkeypatch, 
     assert "2 records, 6 spans" in capsys.readouterr().out
 
 
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_kill_before_segments_that_came_too_early_are_dropped(folder, out, monkeypatch):
+    monkeypatch.setattr("anyecg_ray.datasets.wfdb.FOLDER", 3)
+    monkeypatch.setattr(module, "BATCH", 3)
+    put_record(folder, "before")
+    made(folder, out)
+    put_segments(folder, "")
+    storage.write_atomic(f"{folder}/z.hea", storage.read_bytes(f"{folder}/m.hea").replace(b"m/5", b"z/5"))
+    storage.remove(f"{folder}/m.hea")
+    whole = module._drop_late_segments
+    monkeypatch.setattr(module, "_drop_late_segments", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        made(folder, out, update=True)
+    monkeypatch.setattr(module, "_drop_late_segments", whole)
+    with pytest.raises(InputError, match="making was cut off; run the same `anyecg manifest` again, with --update"):
+        open_manifest(str(out))
+    rows = made(folder, out, update=True)
+    assert {row["record_id"] for row in rows} == {"before", "z"}
+    assert open_manifest(str(out)).row_groups[0] == 1  # what was there before stays as it was
+
+
 # --- RECORDS
 
 

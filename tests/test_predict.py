@@ -1,5 +1,8 @@
 """The pipeline's pieces: what is cut where, what travels, and that a defect of ours costs one row."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,6 +11,7 @@ from bad_records import beats, copy_good, write, write_broken
 
 from anyecg_ray import predict
 from anyecg_ray.backends import Compute
+from anyecg_ray.config import InputError
 from anyecg_ray.manifest import Manifest, manifest, open_manifest, read_rows
 from anyecg_ray.model import save
 from anyecg_ray.predict import Predict, Predictor, Shard, Source, fetch, nested, windows_of
@@ -41,6 +45,25 @@ def test_pieces_hold_every_span_once_and_few_windows(source):
     for piece in pieces:
         windows = sum(len(x) // (5000 * 4) for x in piece.column("x").to_pylist())
         assert windows <= predict.PIECE_WINDOWS or len(piece) == 1
+
+
+def test_a_manifest_that_was_made_anew_is_not_read(source, tmp_path):
+    """A driver has cut it into shards; its workers open it minutes or hours later."""
+    known = replace(source, digests=open_manifest(source.manifest).digests)
+    whole = shard(known)
+    assert sum(map(len, windows_of(known, whole, 0))) == whole.rows
+    shutil.rmtree(tmp_path / "a" / "broken")
+    manifest(Manifest(archive=str(tmp_path / "a"), out=source.manifest, workers=0))
+    with pytest.raises(InputError, match="made anew while it was being scored; run the same line again"):
+        next(windows_of(known, whole, 0))
+
+
+def test_a_bundle_that_was_replaced_is_not_scored_with(tmp_path):
+    first, other = (untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", seed) for seed in (0, 1))
+    save(other, str(tmp_path))
+    Predictor(str(tmp_path), Compute(backend="torch", precision="float32"), other.card.weights_sha256)
+    with pytest.raises(InputError, match="weights were replaced"):
+        Predictor(str(tmp_path), Compute(backend="torch", precision="float32"), first.card.weights_sha256)
 
 
 def test_the_windows_of_a_piece_are_those_of_its_spans(source):

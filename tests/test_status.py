@@ -157,6 +157,11 @@ def test_a_driver_elsewhere_is_watched_for_a_sign_of_life(tmp_path, monkeypatch)
     (tmp_path / FILE).write_text(json.dumps(away))
     with Lease(str(tmp_path), {}):  # silent: it takes over
         pass
+    ahead = {**mine, "host": "elsewhere", "state": "running", "beat_at": time.time() - 3600}
+    (tmp_path / FILE).write_text(json.dumps(ahead))  # by our clock, which may be an hour ahead of a driver that lives
+    began = time.monotonic()
+    with Lease(str(tmp_path), {}):
+        assert time.monotonic() - began > 0.2
     container = {**mine, "numbers": "pid:[1]", "pid": 1, "state": "running", "beat_at": time.time() - 60}
     (tmp_path / FILE).write_text(json.dumps(container))  # its numbers are not ours, and its clock may be behind
     began = time.monotonic()

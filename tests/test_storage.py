@@ -2,6 +2,8 @@
 
 import errno
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from faulty_s3 import FaultyS3
@@ -68,6 +70,31 @@ def test_a_missing_object_takes_its_own_place_among_the_results(place):
     for action in (storage.read_bytes, storage.size):
         with pytest.raises(MissingObject, match=r"none\.dat"):
             action(storage.join(place, "none.dat"))
+
+
+def test_of_several_writers_one_creates_an_object(place):
+    uri, together = storage.join(place, "log", "1.json"), threading.Barrier(8)
+
+    def create(number):
+        together.wait()
+        return storage.create(uri, str(number).encode())
+
+    with ThreadPoolExecutor(8) as pool:
+        created = list(pool.map(create, range(8)))
+    assert created.count(True) == 1
+    assert storage.read_bytes(uri) == str(created.index(True)).encode()
+    assert storage.files(storage.join(place, "log")) == ["1.json"]
+
+
+def test_where_files_cannot_have_two_names_one_creates_an_object_too(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert storage.create(str(tmp_path / "a"), b"1")
+    assert not storage.create(str(tmp_path / "a"), b"2")
+    assert (tmp_path / "a").read_bytes() == b"1"
+    assert storage.files(str(tmp_path)) == ["a"]
 
 
 @pytest.mark.parametrize("size", [3, 20 << 20])
