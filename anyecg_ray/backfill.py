@@ -232,7 +232,7 @@ def claimed(settings: Backfill, manifest: ManifestFile, card: Card, cohort: Inde
         "dataset": manifest.dataset,
         "weights_sha256": card.weights_sha256,
         "preprocess_fingerprint": card.preprocess_fingerprint,
-        "estimates_fingerprint": card.estimates_fingerprint,
+        "indicators_and_calibration": card.estimates_fingerprint,
         "granularity": settings.granularity,
         "shard_spans": settings.shard_spans,
         "shard_seconds": SHARD_SECONDS,

@@ -50,7 +50,7 @@ def finished(job: Backfill, rows: pa.Table) -> dict[str, float]:
     book.save_tally()
     warehouse = opened(job.sink, job.out)
     entry = storage.join(book.delivered, warehouse.name, "00000001.json")
-    storage.write_atomic(entry, json.dumps(dict.fromkeys(shards, 0)).encode())
+    storage.write_atomic(entry, json.dumps(dict.fromkeys(shards, (0, []))).encode())
     told = json.dumps({"version": 1, "model_version": card.model_version}).encode()
     storage.write_atomic(storage.join(warehouse.where, f"{DELIVERED}{book.job['id']}.json"), told)
     again = _command("backfill", "--manifest", job.manifest, "--bundle", job.bundle, "--out", job.out)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyecg_ray import storage, telemetry
-from anyecg_ray.config import JobError, Location, Settings
+from anyecg_ray.config import InputError, JobError, Location, Settings
 from anyecg_ray.estimate_rows import Granularity, opened_job, publishable
 from anyecg_ray.lease import Lease
 from anyecg_ray.ledger import Ledger
@@ -189,7 +189,12 @@ class Delivery:
     def _finish(self, announced: dict[str, _Sent]) -> None:
         """Make the commit, or find it made. A shard that changed since then goes as it is now, and once more later."""
         self._lease.check()
-        rows = {name: self._ledger.rows(name) for name in announced}
+        try:
+            rows = {name: self._ledger.rows(name) for name in announced}
+        except storage.MissingObject as error:
+            raise InputError(
+                f"{error}, and a commit was announced with it; restore it, or remove {self._entry(self._number + 1)}"
+            ) from None
         self._carry(self._number + 1, announced, rows, any(map(self._may_be_there, announced)))
 
     def _carry(self, number: int, announced: dict[str, _Sent], rows: dict[str, pa.Table], replace: bool) -> None:

@@ -31,7 +31,7 @@ def opened_job(out: str, bundle: str) -> tuple[Ledger, Card]:
     ledger.open()
     if ledger.job.get("weights_sha256", card.weights_sha256) != card.weights_sha256:
         raise InputError(f"{bundle}: not the weights that {out} was scored with; give that bundle")
-    if ledger.job.get("estimates_fingerprint", card.estimates_fingerprint) != card.estimates_fingerprint:
+    if ledger.job.get("indicators_and_calibration", card.estimates_fingerprint) != card.estimates_fingerprint:
         raise InputError(
             f"{bundle}: other indicators, calibration or thresholds than {out} was scored with; give that bundle, or "
             "this one a model_version of its own"

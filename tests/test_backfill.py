@@ -161,7 +161,7 @@ def test_an_output_of_another_model_or_manifest(job, scored, archive, bundle, tm
     strict = [i.model_copy(update={"threshold": 0.9}) for i in card.indicators]
     shutil.copytree(bundle, tmp_path / "strict")
     model.save_card(card.model_copy(update={"indicators": strict}), str(tmp_path / "strict"))
-    with pytest.raises(InputError, match="whose estimates_fingerprint differs"):
+    with pytest.raises(InputError, match="whose indicators_and_calibration differs"):
         backfill(job.model_copy(update={"bundle": str(tmp_path / "strict")}))
     assert main(["publish", "--out", job.out, "--bundle", str(tmp_path / "strict")]) == 2
     manifest(Manifest(archive=str(archive / "broken"), out=str(tmp_path / "m.parquet"), workers=0))
