@@ -94,7 +94,7 @@ class Inputs:
         self.dataset = settings.dataset or manifest.dataset
         check_archive(records)
         self.recipe = weights.named_recipe(settings.recipe, tuple(settings.leads))
-        self.source = Source(settings.manifest, records, self.recipe)
+        self.source = Source(settings.manifest, records, self.recipe, manifest.digests)
         self.counts: Counts = Counts()
         self.shards, present = _shards(manifest, self.recipe.seconds)
         people = _people(self.dataset, self.archive, settings)

@@ -87,6 +87,13 @@ def scored(
         raise cluster.explained(error) from None
 
 
+def _each_once(rows: pa.Table) -> pa.Table:
+    """As many rows as there are spans could still be one twice and another never: a task that Ray ran again."""
+    if pc.count_distinct(rows.column("span_id")).as_py() != len(rows):
+        raise JobError("a span came out of the pipeline twice; run the same command again")
+    return rows
+
+
 def finished(todo: list[Shard], blocks: Iterator[pa.Table]) -> Iterator[tuple[Shard, pa.Table]]:
     """Each shard with all of its rows, as soon as the blocks have brought the last of them."""
     parts: dict[int, list[pa.Table]] = {}
@@ -95,6 +102,6 @@ def finished(todo: list[Shard], blocks: Iterator[pa.Table]) -> Iterator[tuple[Sh
             rows = block.filter(pc.equal(block.column("shard"), index)).drop_columns("shard")
             parts.setdefault(index, []).append(rows)
             if sum(map(len, parts[index])) >= todo[index].length:
-                yield todo[index], pa.concat_tables(parts.pop(index))
+                yield todo[index], _each_once(pa.concat_tables(parts.pop(index)))
     if parts:
         raise JobError(f"{len(parts)} shards came out of the pipeline incomplete; run the same command again")

@@ -266,11 +266,14 @@ def test_a_shard_is_finished_with_its_last_row():
     import pyarrow as pa
 
     todo = [Shard(0, 0, 3), Shard(0, 3, 2)]
-    blocks = [pa.table({"shard": s, "n": n}) for s, n in (([0, 1], [0, 3]), ([1], [4]), ([0, 0], [1, 2]))]
-    got = [(shard, rows.column("n").to_pylist()) for shard, rows in finished(todo, iter(blocks))]
-    assert got == [(todo[1], [3, 4]), (todo[0], [0, 1, 2])]
+    blocks = [pa.table({"shard": s, "span_id": list(n)}) for s, n in (([0, 1], "ad"), ([1], "e"), ([0, 0], "bc"))]
+    got = [(shard, rows.column("span_id").to_pylist()) for shard, rows in finished(todo, iter(blocks))]
+    assert got == [(todo[1], ["d", "e"]), (todo[0], ["a", "b", "c"])]
     with pytest.raises(JobError, match="1 shards came out of the pipeline incomplete"):
         list(finished(todo, iter(blocks[:2])))
+    twice = [blocks[0], pa.table({"shard": [0, 0], "span_id": ["a", "b"]})]
+    with pytest.raises(JobError, match="a span came out of the pipeline twice"):
+        list(finished(todo, iter(twice)))
 
 
 def test_statuses_that_count_as_errors_are_not_those_of_a_poor_signal():
