@@ -143,7 +143,7 @@ def test_every_start_is_with_a_token_and_the_dashboard_stays_on_the_head(cluster
     assert all("RAY_AUTH_MODE=token" in start for start in starts)
     assert "--dashboard-host=127.0.0.1" in starts[0]
     assert "--disable-usage-stats" in starts[0]
-    assert f"AWS_DEFAULT_REGION={cluster['provider']['region']};" in starts[0]
+    assert f"AWS_DEFAULT_REGION={cluster['provider']['region']} " in starts[0]
     assert "/home/ubuntu/.ray/auth_token" in cluster["file_mounts"]
 
 

@@ -198,7 +198,7 @@ def test_what_is_no_relative_location_stays_as_it_is(line, tmp_path, monkeypatch
 
 NO_PLACES = {
     *("wfdb.patient", "wfdb.encounter", "mc-med.leads", "leads", "lead", "indicators", "preset", "recipe", "name"),
-    *("split", "by", "sink.table", "sink.properties", "format", "host", "url", "model", "units", "grow", "postgres"),
+    *("split", "by", "sink.table", "sink.properties", "host", "url", "model", "units", "grow", "postgres"),
 }
 """Settings of text that is no location. One that is in doubt is none of these: mark it with config.Location."""
 
