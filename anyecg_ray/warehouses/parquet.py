@@ -36,7 +36,8 @@ class Parquet:
         if storage.exists(storage.join(self.where, "_delta_log")):
             raise InputError(f"{uri}: is a Delta table; give --sink.kind delta or another --sink.uri")
         identity = storage.join(self.where, IDENTITY)
-        storage.create(identity, uuid.uuid4().hex.encode())
+        if not storage.exists(identity):
+            storage.create(identity, uuid.uuid4().hex.encode())
         self.name = f"parquet-{named(storage.read_bytes(identity).decode())}"
 
     def version(self, job: str) -> int:
