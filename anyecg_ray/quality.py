@@ -2,7 +2,8 @@
 
 A flag says that a lead shows no heart (lead off, saturated, buried in noise) rather than that it is not pretty: the
 filter takes care of drift and mains hum, and a sick heart is not noise. Ventricular tachycardia has no steep QRS
-above quiet baselines, like noise, but it repeats itself, unlike noise; fibrillation does neither and is flagged.
+above quiet baselines, like noise, but it repeats itself, unlike noise. Fibrillation does neither and is flagged as a
+rule; where it is regular for a while it passes.
 
 The limits were set on the 633 twelve-lead records and 3 hours of Holter in the test data (tests/test_quality.py):
 what the flags catch there was looked at lead by lead, and what they leave alone keeps the distances given below.
