@@ -2,7 +2,7 @@
 
 How each library is run is in runners.py; here is which one, and in which precision. float32 is held to the golden
 arrays; the default is the fastest that the processor multiplies natively (bfloat16: AMX, AVX-512 BF16, CUDA; int8:
-AVX2) and that moves this very model's probabilities by no more than rounding.
+AVX2 without AMX) and that moves this very model's probabilities by no more than rounding.
 """
 
 from collections.abc import Callable
@@ -86,9 +86,12 @@ def choose(compute: Compute) -> Choice:
             "(pip install 'anyecg_ray[cpu]'), or another precision"
         )
     precision = _fastest(device, found) if compute.precision == "auto" else compute.precision
+    notes = []
+    if precision == "int8" and not _int8_is_native():
+        precision = "bfloat16"
+        notes.append("OpenVINO computes int8 wrongly with AMX" if _amx() else "this processor does not multiply int8")
     if found and precision == "bfloat16" and not _bfloat16_is_native():
         precision = "float32"  # which OpenVINO computes there, without a word
-    notes = []
     if device == "cpu" and not found and compute.backend == "auto":
         notes.append(
             "OpenVINO is not installed (pip install 'anyecg_ray[cpu]'): PyTorch takes two to three times as long"
@@ -103,8 +106,8 @@ def choose(compute: Compute) -> Choice:
 
 
 def _fastest(device: str, openvino: bool) -> Precision:
-    """What is tried first. With AMX bfloat16 is as fast as it gets: int8 was slower there."""
-    if device == "cpu" and openvino and _int8_is_native() and not _amx():
+    """What is tried first."""
+    if device == "cpu" and openvino and _int8_is_native():
         return "int8"
     return "bfloat16" if device == "cuda" or _bfloat16_is_native() else "float32"
 
@@ -127,7 +130,11 @@ def _bfloat16_is_native() -> bool:
 
 
 def _int8_is_native() -> bool:
-    return "avx2" in instructions()
+    """With AMX OpenVINO (2026.4) computes convolutions of 16 channels and kernel 16 wrongly, off by their own size.
+
+    It would be hardly faster there than bfloat16 (docs/benchmarks.md).
+    """
+    return "avx2" in instructions() and not _amx()
 
 
 class Estimator:

@@ -8,6 +8,7 @@ from the object store. A bad span is a row with a status; no input raises out of
 
 import itertools
 import math
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,10 @@ from anyecg_ray.storage_errors import status_of
 
 PIECE_WINDOWS = 256
 """Windows to a piece: about a second of model time, 5 MB a lead; enough to hide what Ray costs per block."""
+
+PIECES_AT_ONCE = 2
+"""Pieces that one copy of the model works on: what Ray does with one is done beside the other, and no core waits for
+the last batch of either (streams.py). One more waits at the copy, so that its windows are there in time."""
 
 MODEL_MEMORY = 2**30
 """Bytes that Ray reserves for one copy of the model: weights, graph and activations of the full size take half."""
@@ -272,6 +277,7 @@ class Predictor:
             raise InputError(f"{bundle}: its weights were replaced while it was being scored with; run the line again")
         self._estimator = Estimator(found, compute)
         self._computed_by = str(self._estimator.choice)
+        self._lock, self._until = threading.Lock(), 0.0
 
     def __call__(self, piece: pa.Table) -> pa.Table:
         """The piece with `values` in place of `x`: a list per window of numbers per column of the card.
@@ -286,13 +292,19 @@ class Predictor:
         shape = (-1, len(recipe.leads), recipe.samples)
         x = np.frombuffer(_bytes_of(piece.column("x")), np.float32).reshape(shape)
         started = time.perf_counter()
-        with telemetry.stage("model"):
-            logits = self._estimator.logits(x)
-        telemetry.predicted(len(x), time.perf_counter() - started)
+        logits = self._estimator.logits(x)
+        telemetry.predicted(len(x), self._since(started))
         values = nested(logits, piece.column("usable"))
         kept = [n for n in piece.schema.names if n not in ("x", "usable")]
         computed_by = pa.array([self._computed_by] * len(piece))
         return piece.select(kept).append_column("values", values).append_column("computed_by", computed_by)
+
+    def _since(self, started: float) -> float:
+        """Seconds of the model since then that no other piece has told: they overlap."""
+        with self._lock:
+            now = time.perf_counter()
+            seconds, self._until = now - max(started, self._until), now
+            return seconds
 
 
 def _bytes_of(column: pa.LargeBinaryArray) -> memoryview:
@@ -354,7 +366,12 @@ def estimates(
             num_gpus=layout.gpus,
             # also keeps Ray from fusing the stages: it does where both ask for the same, and then nothing overlaps
             memory=MODEL_MEMORY,
-            compute=ray.data.ActorPoolStrategy(size=layout.actors),
+            compute=ray.data.ActorPoolStrategy(
+                size=layout.actors,
+                enable_true_multi_threading=True,
+                max_concurrent_calls_per_actor=PIECES_AT_ONCE,
+                max_tasks_in_flight_per_actor=PIECES_AT_ONCE + 1,
+            ),
         )
     )
 

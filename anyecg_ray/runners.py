@@ -1,8 +1,10 @@
 """Run a network on windows as fast as one library can: PyTorch on a CPU, PyTorch on a GPU, OpenVINO on a CPU.
 
-Each is a callable from windows, (n, …) float32 in memory, to the network's outputs, (n, …) float32.
+Each is a callable from windows, (n, …) float32 in memory, to the network's outputs, (n, …) float32. Several threads may
+call it: OpenVINO computes for all of them at once, PyTorch for one after the other.
 """
 
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ import numpy as np
 from anyecg_ray.machine import cores
 from anyecg_ray.net1d_sizes import Shape
 from anyecg_ray.openvino_graph import Made, graph, openvino_core
+from anyecg_ray.streams import Computed, Streams
 
 if TYPE_CHECKING:  # two seconds, for which a process that runs OpenVINO has no use
     import torch
@@ -34,6 +37,7 @@ def on_torch(net: "nn.Module", half: bool, threads: int) -> Network:
     # windows from the object store are read-only, and nothing here writes to them
     warnings.filterwarnings("ignore", "The given NumPy array is not writable")
 
+    @_one_at_a_time
     @torch.inference_mode()
     def run(windows: np.ndarray) -> np.ndarray:
         batches = torch.from_numpy(windows).split(CPU_BATCH * threads)
@@ -56,6 +60,7 @@ def on_cuda(net: "nn.Module", half: bool, compiled: bool, device: str = "cuda") 
         net = torch.compile(net)  # type: ignore[assignment]
     copied = _copies() if device == "cuda" else lambda batches: batches
 
+    @_one_at_a_time
     @torch.inference_mode()
     def run(windows: np.ndarray) -> np.ndarray:
         batches = copied(torch.from_numpy(windows).split(CUDA_BATCH))
@@ -63,6 +68,16 @@ def on_cuda(net: "nn.Module", half: bool, compiled: bool, device: str = "cuda") 
         return torch.cat([net(x.to(kind)).float() for x in batches]).cpu().numpy()
 
     return run
+
+
+def _one_at_a_time(run: Network) -> Network:
+    lock = threading.Lock()
+
+    def alone(windows: np.ndarray) -> np.ndarray:
+        with lock:
+            return run(windows)
+
+    return alone
 
 
 def _copies() -> "Callable[[Iterable[torch.Tensor]], Iterable[torch.Tensor]]":
@@ -102,31 +117,34 @@ class OnOpenVINO:
         self._out = tuple(d.get_length() for d in list(self._graph.output(0).get_partial_shape())[1:])
         self._hint = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32"}
         self._threads = threads
-        self._full: Any = None
+        self._lock = threading.Lock()
+        self._full: Streams | None = None
         self._rest: Any = None
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
         """(n, …) float32, as the graph gives it."""
         out = np.empty((len(windows), *self._out), np.float32)
-        # whole rounds only: a round in which one core has no batch leaves it idle
-        full = len(windows) - len(windows) % (CPU_BATCH * self._threads)
-        if full:
-            self._run_full(windows[:full], out)
-        if full < len(windows):
-            self._rest = self._rest or self._compile(-1, 1).create_infer_request()
-            out[full:] = self._rest.infer({0: windows[full:]}, share_inputs=True)[0]
+        full = self._streams()
+        # whole rounds only, unless another caller's windows fill the last one: a core without a batch would wait
+        whole = len(windows) - (len(windows) % (CPU_BATCH * self._threads) if full.idle else 0)
+        if whole:
+            full(windows[:whole], out[:whole])
+        if whole < len(windows):
+            out[whole:] = self._at_once(windows[whole:])
         return out
 
-    def _run_full(self, windows: np.ndarray, out: np.ndarray) -> None:
-        import openvino
+    def _streams(self) -> Streams:
+        with self._lock:
+            if self._full is None:
+                compiled = self._compile(CPU_BATCH, self._threads)
+                self._full = Streams([_computing(compiled) for _ in range(self._threads)], CPU_BATCH)
+            return self._full
 
-        if self._full is None:
-            self._full = openvino.AsyncInferQueue(self._compile(CPU_BATCH, self._threads), self._threads)
-            self._full.set_callback(_keep)
-        for start in range(0, len(windows), CPU_BATCH):
-            batch = slice(start, start + CPU_BATCH)
-            self._full.start_async({0: windows[batch]}, (out, batch), share_inputs=True)
-        self._full.wait_all()
+    def _at_once(self, windows: np.ndarray) -> np.ndarray:
+        """With all threads on the same windows."""
+        with self._lock:
+            self._rest = self._rest or _computing(self._compile(-1, 1))
+            return self._rest(windows)
 
     def _compile(self, batch: int, streams: int) -> Any:
         fixed = self._graph.clone()
@@ -139,6 +157,19 @@ class OnOpenVINO:
         return openvino_core().compile_model(fixed, "CPU", hints)
 
 
-def _keep(request: Any, where: tuple[np.ndarray, slice]) -> None:
-    out, batch = where
-    out[batch] = request.get_output_tensor(0).data
+_AT_A_TIME = threading.Lock()
+"""OpenVINO's Python (2026.4) stands still for ever where two threads hand over their first windows at once."""
+
+
+def _computing(compiled: Any) -> Computed:
+    """One stream of a compiled model."""
+    request = compiled.create_infer_request()
+
+    def run(windows: np.ndarray) -> np.ndarray:
+        with _AT_A_TIME:
+            request.start_async({0: windows}, share_inputs=True)
+        request.wait()
+        with _AT_A_TIME:
+            return np.array(request.get_output_tensor(0).data)
+
+    return run

@@ -41,7 +41,8 @@ def read(size: int) -> None:
 
 
 def predicted(windows: int, seconds: float) -> None:
-    """Count windows that the model read, and say how fast."""
+    """Count windows that the model read, and its seconds, and say how fast that was."""
+    spent("model", seconds)
     _add(_counter("windows_total", "Windows that the model has read."), windows)
     if ray.is_initialized() and seconds > 0:
         _rate().set(windows / seconds)

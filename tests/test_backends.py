@@ -135,7 +135,7 @@ def test_bfloat16_that_was_asked_for_and_is_wrong_is_refused(monkeypatch, everyt
 @pytest.mark.parametrize(
     ("int8", "bfloat16", "amx", "fastest"),
     [
-        (True, True, False, "int8"), (True, False, False, "int8"), (True, True, True, "bfloat16"),
+        (True, True, False, "int8"), (True, False, False, "int8"), (False, True, True, "bfloat16"),
         (False, True, False, "bfloat16"), (False, False, False, "float32"),
     ],
 )  # fmt: skip
@@ -147,6 +147,9 @@ def test_the_fastest_that_the_processor_multiplies(monkeypatch, int8, bfloat16, 
     assert ("does not multiply" in choose(Compute()).note) == (fastest == "float32")
     assert choose(Compute(backend="torch")).precision == ("bfloat16" if bfloat16 else "float32")
     # OpenVINO would compute it in float32 and not say so
+    asked = choose(Compute(backend="openvino", precision="int8"))
+    why = "wrongly with AMX" if amx else "does not multiply int8"
+    assert (asked.precision, why in asked.note) == (("int8", False) if int8 else (fastest, True))
     asked = choose(Compute(backend="openvino", precision="bfloat16"))
     assert (asked.precision, "does not multiply" in asked.note) == (
         ("bfloat16", False) if bfloat16 else ("float32", True)
@@ -157,7 +160,7 @@ def test_what_the_processor_multiplies_is_what_pytorch_says():
     own = backends._int8_is_native(), backends._bfloat16_is_native(), backends._amx()
     amx = own[2]  # PyTorch asks for its tiles alone
     assert torch.cpu._is_amx_tile_supported() or not amx
-    assert own == (torch.cpu._is_avx2_supported(), amx or torch.cpu._is_avx512_bf16_supported(), amx)
+    assert own == (torch.cpu._is_avx2_supported() and not amx, amx or torch.cpu._is_avx512_bf16_supported(), amx)
 
 
 @pytest.mark.parametrize(

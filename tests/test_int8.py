@@ -15,8 +15,7 @@ from anyecg_ray.runners import OnOpenVINO
 from anyecg_ray.weights import untrained
 
 openvino = pytest.importorskip("openvino")
-native = pytest.mark.skipif(not backends._int8_is_native(), reason="this processor does not multiply int8")
-
+native = pytest.mark.skipif(not backends._int8_is_native(), reason="this processor does not multiply int8, or wrongly")
 
 OTHERS = Drawn(n=8, seed=5)
 

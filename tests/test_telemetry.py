@@ -42,12 +42,13 @@ def test_counters_and_the_gauge_reach_the_exporter(on_ray):
     assert number(text, "ray_anyecg_bytes_read_total") == 1000
     assert number(text, "ray_anyecg_windows_total") == 20
     assert number(text, "ray_anyecg_stage_seconds_total", 'stage="fetch"') >= 0.01
+    assert number(text, "ray_anyecg_stage_seconds_total", 'stage="model"') == 0.5
     assert number(text, "ray_anyecg_model_windows_per_second") == 40
 
 
 def test_without_ray_nothing_is_counted_and_nothing_fails():
     if not ray.is_initialized():
         telemetry.spans({"ok": 1})
-        with telemetry.stage("model"):
+        with telemetry.stage("fetch"):
             telemetry.predicted(1, 1.0)
     assert telemetry.read(0) is None

@@ -1,0 +1,115 @@
+"""Full batches out of the windows that several callers bring at once, one stream of computation a core.
+
+A caller's last windows seldom fill a batch, and while they are computed alone the other cores wait. Here a batch takes
+them together with the first windows of the caller after it.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+import numpy as np
+
+Computed = Callable[[np.ndarray], np.ndarray]
+"""From a batch of windows of the one size to its outputs; of one stream, and for one thread at a time."""
+
+
+@dataclass(eq=False)
+class _Call:
+    """Windows of one caller, and where their outputs go."""
+
+    windows: np.ndarray
+    out: np.ndarray
+    taken: int = 0
+    left: int = 0
+    done: "Future[None]" = field(default_factory=Future)
+
+
+_Part = tuple[_Call, slice, slice]
+"""Of a caller's windows, and where in the batch they lie."""
+
+
+class Streams:
+    """Callable from several threads at once; each returns when its own windows are computed."""
+
+    def __init__(self, streams: Sequence[Computed], batch: int) -> None:
+        """batch: windows that each of the streams takes, no more and no less."""
+        self._batch = batch
+        self._free: SimpleQueue[Computed] = SimpleQueue()
+        for stream in streams:
+            self._free.put(stream)
+        self._pool = ThreadPoolExecutor(len(streams), "stream")
+        self._lock = threading.Lock()
+        self._calls: deque[_Call] = deque()
+        self._within = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is being computed for."""
+        return not self._within
+
+    def __call__(self, windows: np.ndarray, out: np.ndarray) -> None:
+        """windows: (n, …), n > 0. out: (n, …), which is written to. Raises what a stream raises."""
+        call = _Call(windows, out, left=len(windows))
+        with self._lock:
+            self._calls.append(call)
+            self._within += 1
+        try:
+            for _ in range(-(-len(windows) // self._batch)):  # some find nothing left, where batches were shared
+                self._pool.submit(self._compute)
+            call.done.result()
+        finally:
+            with self._lock:
+                self._within -= 1
+
+    def _compute(self) -> None:
+        parts = self._next()
+        if not parts:
+            return
+        try:
+            self._give(parts, self._run(parts))
+        except BaseException as error:  # whatever it was, the callers wait for it
+            for call, _, _ in parts:
+                if not call.done.done():
+                    call.done.set_exception(error)
+
+    def _next(self) -> list[_Part]:
+        """What goes into the next batch, in the order in which it came."""
+        parts: list[_Part] = []
+        with self._lock:
+            room = self._batch
+            while room and self._calls:
+                call = self._calls[0]
+                n = min(room, len(call.windows) - call.taken)
+                at = self._batch - room
+                parts.append((call, slice(call.taken, call.taken + n), slice(at, at + n)))
+                call.taken += n
+                room -= n
+                if call.taken == len(call.windows):
+                    self._calls.popleft()
+        return parts
+
+    def _run(self, parts: list[_Part]) -> np.ndarray:
+        (call, theirs, _), *others = parts
+        batch = call.windows[theirs]  # nothing is copied where one caller fills it
+        if others or len(batch) < self._batch:
+            batch = np.zeros((self._batch, *call.windows.shape[1:]), call.windows.dtype)
+            for call, theirs, here in parts:
+                batch[here] = call.windows[theirs]
+        stream = self._free.get()
+        try:
+            return stream(batch)
+        finally:
+            self._free.put(stream)
+
+    def _give(self, parts: list[_Part], outputs: np.ndarray) -> None:
+        for call, theirs, here in parts:
+            call.out[theirs] = outputs[here]
+            with self._lock:
+                call.left -= theirs.stop - theirs.start
+                complete = call.left == 0
+            if complete and not call.done.done():
+                call.done.set_result(None)
