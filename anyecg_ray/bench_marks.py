@@ -13,7 +13,8 @@ EVERY_S = 15.0
 """Seconds of the pipeline's time after which something else has its turn."""
 
 WARM = 0.2
-"""Share of the windows that go by before the clock starts."""
+"""Share of the windows that go by before the clock starts, where reading is what is waited for. Where the model is, it
+starts with the first of them: reading runs ahead, and would be over before a fifth has come."""
 
 
 class Marks:
@@ -60,14 +61,14 @@ class Marks:
         """Seconds until the first of them."""
         return self._marks[0][0] - self.started
 
-    def rate(self, ended: float | None = None) -> float:
-        """Windows per second once warm, to the last of them or to `ended`.
+    def rate(self, ended: float | None = None, warm: float = WARM) -> float:
+        """Windows per second once this share of them has come, to the last of them or to `ended`.
 
         Raises InputError where they were too few for that.
         """
         if len(self._marks) < 3:
             raise InputError("setting windows: too few to reach a steady state; give 3000")
-        then, before = next(mark for mark in self._marks if mark[1] >= WARM * self.windows)
+        then, before = next(mark for mark in self._marks if mark[1] >= warm * self.windows)
         return (self.windows - before) / ((ended or self._marks[-1][0]) - then)
 
 
