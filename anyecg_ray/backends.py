@@ -20,7 +20,7 @@ from anyecg_ray.model import Bundle
 from anyecg_ray.net1d_sizes import Shape
 from anyecg_ray.openvino_graph import LEARNT, TRACE, Made, openvino_core
 from anyecg_ray.pulses import Drawn, pulses
-from anyecg_ray.runners import Network, OnOpenVINO, on_cuda, on_torch
+from anyecg_ray.runners import Network, OnOpenVINO, on_cuda, on_torch, one_at_a_time
 
 CLOSE, WRONG = 0.003, 0.05
 """Mean difference in probability from PyTorch's float32 up to which bfloat16 and int8 are taken (trained networks: a
@@ -42,7 +42,7 @@ class Compute(Settings):
 
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     """auto: the fastest that the processor multiplies natively, of int8 (OpenVINO only), bfloat16 and float32. Where
-    the model does not bear it, asked for or not, the next finer one is taken, and the run says so."""
+    processor or model does not bear it, asked for or not, the next finer one is taken, and the run says so."""
 
     threads: int = Field(0, ge=0, le=1024)
     """Cores for one model. 0: all of this machine; in a back-fill up to 4 of a node's for each copy."""
@@ -68,6 +68,8 @@ class Choice:
     """By torch.compile, on a GPU."""
     stages: int | None = None
     """With bfloat16: how many stages run in it, and the rest in float32; None: all."""
+    together: bool = False
+    """Several callers at a time are the rule, whose windows fill batches together."""
 
     def __str__(self) -> str:
         how = f"{self.backend} {self.device} {self.precision}" + (" compiled" if self.compiled else "")
@@ -140,10 +142,16 @@ def _int8_is_native() -> bool:
 class Estimator:
     """A bundle made ready to predict on this machine: the one way from windows to estimates."""
 
-    def __init__(self, bundle: Bundle, compute: Compute = Compute()) -> None:  # noqa: B008 (frozen settings)
+    def __init__(
+        self,
+        bundle: Bundle,
+        compute: Compute = Compute(),  # noqa: B008 (frozen settings)
+        together: bool = False,
+    ) -> None:
+        """together: several threads at a time will call it."""
         self.card = bundle.card
         self.recipe = bundle.recipe
-        self.choice = choose(compute)
+        self.choice = replace(choose(compute), together=together)
         network, apart = _measured(bundle, self.choice)
         while not apart <= CLOSE and (closer := _closer(self.choice, apart, compute)):
             self.choice = closer
@@ -156,7 +164,7 @@ class Estimator:
         self._network = network()
 
     def logits(self, windows: np.ndarray) -> np.ndarray:
-        """The network's output for each window: what is averaged over windows, and kept.
+        """The network's output for each window: what is averaged over windows, and kept. Several threads may call it.
 
         windows: (n, leads, samples) float32, normalised by this bundle's recipe. Returns (n, columns) float32.
         """
@@ -176,7 +184,7 @@ def _measured(bundle: Bundle, choice: Choice) -> tuple[Callable[[], Network], fl
     on the next. OpenVINO 2026.4 was, in bfloat16, for 4 to 15 leads.
     """
     network = lru_cache(partial(_network, bundle, choice))
-    how = asdict(replace(choice, note=""))
+    how = asdict(replace(choice, note="", together=False))
     known_by = ["apart", CHECKED, LEARNT, TRACE, bundle.card.weights_sha256, _shape(bundle), how]
     return network, cache.number(known_by, lambda: _apart(bundle, network()))
 
@@ -226,14 +234,16 @@ def _network(bundle: Bundle, choice: Choice) -> Network:
     name = f"{bundle.card.weights_sha256} from stage"
     lower = _runner(lambda: early, shape, choice, f"{name} 0 to {choice.stages}")
     upper = _runner(lambda: late, between, replace(choice, precision="float32"), f"{name} {choice.stages}")
-    return lambda windows: np.concatenate([upper(lower(windows[i : i + 64])) for i in range(0, len(windows), 64)])
+    return one_at_a_time(
+        lambda windows: np.concatenate([upper(lower(windows[i : i + 64])) for i in range(0, len(windows), 64)])
+    )
 
 
 def _runner(made: Made, shape: Shape, choice: Choice, name: str) -> Network:
     integers = choice.precision == "int8"
     half = choice.precision == "bfloat16" or (integers and _bfloat16_is_native())
     if choice.backend == "openvino":
-        return OnOpenVINO(made, shape, half, choice.threads, name, integers)
+        return OnOpenVINO(made, shape, half, choice.threads, name, integers, choice.together)
     if choice.device == "cuda":
         return on_cuda(made(), half, choice.compiled)
     return on_torch(made(), half, choice.threads)

@@ -8,8 +8,6 @@ from the object store. A bad span is a row with a status; no input raises out of
 
 import itertools
 import math
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -275,9 +273,9 @@ class Predictor:
         found = load(bundle)
         if weights is not None and found.card.weights_sha256 != weights:
             raise InputError(f"{bundle}: its weights were replaced while it was being scored with; run the line again")
-        self._estimator = Estimator(found, compute)
+        self._estimator = Estimator(found, compute, together=True)
         self._computed_by = str(self._estimator.choice)
-        self._lock, self._until = threading.Lock(), 0.0
+        self._busy = telemetry.Busy()
 
     def __call__(self, piece: pa.Table) -> pa.Table:
         """The piece with `values` in place of `x`: a list per window of numbers per column of the card.
@@ -291,20 +289,16 @@ class Predictor:
         recipe = self._estimator.recipe
         shape = (-1, len(recipe.leads), recipe.samples)
         x = np.frombuffer(_bytes_of(piece.column("x")), np.float32).reshape(shape)
-        started = time.perf_counter()
-        logits = self._estimator.logits(x)
-        telemetry.predicted(len(x), self._since(started))
+        self._busy.begin()
+        try:
+            logits = self._estimator.logits(x)
+        finally:
+            seconds = self._busy.end()
+        telemetry.predicted(len(x), seconds)
         values = nested(logits, piece.column("usable"))
         kept = [n for n in piece.schema.names if n not in ("x", "usable")]
         computed_by = pa.array([self._computed_by] * len(piece))
         return piece.select(kept).append_column("values", values).append_column("computed_by", computed_by)
-
-    def _since(self, started: float) -> float:
-        """Seconds of the model since then that no other piece has told: they overlap."""
-        with self._lock:
-            now = time.perf_counter()
-            seconds, self._until = now - max(started, self._until), now
-            return seconds
 
 
 def _bytes_of(column: pa.LargeBinaryArray) -> memoryview:

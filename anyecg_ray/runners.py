@@ -37,7 +37,7 @@ def on_torch(net: "nn.Module", half: bool, threads: int) -> Network:
     # windows from the object store are read-only, and nothing here writes to them
     warnings.filterwarnings("ignore", "The given NumPy array is not writable")
 
-    @_one_at_a_time
+    @one_at_a_time
     @torch.inference_mode()
     def run(windows: np.ndarray) -> np.ndarray:
         batches = torch.from_numpy(windows).split(CPU_BATCH * threads)
@@ -60,7 +60,7 @@ def on_cuda(net: "nn.Module", half: bool, compiled: bool, device: str = "cuda") 
         net = torch.compile(net)  # type: ignore[assignment]
     copied = _copies() if device == "cuda" else lambda batches: batches
 
-    @_one_at_a_time
+    @one_at_a_time
     @torch.inference_mode()
     def run(windows: np.ndarray) -> np.ndarray:
         batches = copied(torch.from_numpy(windows).split(CUDA_BATCH))
@@ -70,7 +70,8 @@ def on_cuda(net: "nn.Module", half: bool, compiled: bool, device: str = "cuda") 
     return run
 
 
-def _one_at_a_time(run: Network) -> Network:
+def one_at_a_time(run: Network) -> Network:
+    """The same network, for one caller after the other."""
     lock = threading.Lock()
 
     def alone(windows: np.ndarray) -> np.ndarray:
@@ -101,36 +102,42 @@ def _copies() -> "Callable[[Iterable[torch.Tensor]], Iterable[torch.Tensor]]":
 class OnOpenVINO:
     """One stream a core, each on small batches: faster than one batch on all cores, whose barriers cost a tenth.
 
-    Full batches run on a graph of fixed shape; what is left over, and what is too little to keep every core
-    busy, runs on a second graph of any batch size with all threads, made when it is first needed.
+    Full batches run on a graph of fixed shape. What is left over, and what is too little to keep every core busy, runs
+    on a second graph of any batch size with all threads; or, `together`, it fills batches with other callers' windows.
+    Both graphs are made when they are first needed.
     """
 
-    def __init__(self, made: Made, shape: Shape, half: bool, threads: int, name: str, integers: bool = False) -> None:
+    def __init__(
+        self, made: Made, shape: Shape, half: bool, threads: int, name: str, integers: bool = False,
+        together: bool = False,
+    ) -> None:  # fmt: skip
         """half: bfloat16. name: what the graph is kept under; the same name is the same graph.
 
         made: makes the network, where its graph is not kept yet.
 
         integers: the convolutions in int8, and the rest in bfloat16 or float32.
+
+        together: several callers at a time are the rule. A window's output then depends on nothing but the window.
         """
         self._graph = graph(made, shape, name, integers)
         self._shape = shape
         self._out = tuple(d.get_length() for d in list(self._graph.output(0).get_partial_shape())[1:])
         self._hint = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32"}
         self._threads = threads
-        self._lock = threading.Lock()
+        self._together = together
+        self._lock, self._lock_of_rest = threading.Lock(), threading.Lock()
         self._full: Streams | None = None
-        self._rest: Any = None
+        self._rest: Computed | None = None
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
         """(n, …) float32, as the graph gives it."""
         out = np.empty((len(windows), *self._out), np.float32)
-        full = self._streams()
-        # whole rounds only, unless another caller's windows fill the last one: a core without a batch would wait
-        whole = len(windows) - (len(windows) % (CPU_BATCH * self._threads) if full.idle else 0)
-        if whole:
-            full(windows[:whole], out[:whole])
-        if whole < len(windows):
-            out[whole:] = self._at_once(windows[whole:])
+        # whole rounds only: a round in which one core has no batch leaves it idle
+        full = len(windows) - (0 if self._together else len(windows) % (CPU_BATCH * self._threads))
+        if full:
+            self._streams()(windows[:full], out[:full])
+        if full < len(windows):
+            out[full:] = self._at_once(windows[full:])
         return out
 
     def _streams(self) -> Streams:
@@ -142,7 +149,7 @@ class OnOpenVINO:
 
     def _at_once(self, windows: np.ndarray) -> np.ndarray:
         """With all threads on the same windows."""
-        with self._lock:
+        with self._lock_of_rest:
             self._rest = self._rest or _computing(self._compile(-1, 1))
             return self._rest(windows)
 
@@ -166,8 +173,8 @@ def _computing(compiled: Any) -> Computed:
     request = compiled.create_infer_request()
 
     def run(windows: np.ndarray) -> np.ndarray:
-        with _AT_A_TIME:
-            request.start_async({0: windows}, share_inputs=True)
+        with _AT_A_TIME:  # copied: a request holds on to its input, which is a whole piece of Ray's object store
+            request.start_async({0: windows}, share_inputs=False)
         request.wait()
         with _AT_A_TIME:
             return np.array(request.get_output_tensor(0).data)

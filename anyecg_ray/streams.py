@@ -7,7 +7,8 @@ them together with the first windows of the caller after it.
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
@@ -44,26 +45,21 @@ class Streams:
         self._pool = ThreadPoolExecutor(len(streams), "stream")
         self._lock = threading.Lock()
         self._calls: deque[_Call] = deque()
-        self._within = 0
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody is being computed for."""
-        return not self._within
 
     def __call__(self, windows: np.ndarray, out: np.ndarray) -> None:
         """windows: (n, …), n > 0. out: (n, …), which is written to. Raises what a stream raises."""
         call = _Call(windows, out, left=len(windows))
         with self._lock:
             self._calls.append(call)
-            self._within += 1
         try:
             for _ in range(-(-len(windows) // self._batch)):  # some find nothing left, where batches were shared
                 self._pool.submit(self._compute)
             call.done.result()
-        finally:
-            with self._lock:
-                self._within -= 1
+        except BaseException:
+            with self._lock:  # what was not begun is nobody's any more: the next caller's turns are for its own windows
+                if call in self._calls:
+                    self._calls.remove(call)
+            raise
 
     def _compute(self) -> None:
         parts = self._next()
@@ -73,8 +69,8 @@ class Streams:
             self._give(parts, self._run(parts))
         except BaseException as error:  # whatever it was, the callers wait for it
             for call, _, _ in parts:
-                if not call.done.done():
-                    call.done.set_exception(error)
+                _end(call, error)
+            parts.clear()  # which the error's traceback holds
 
     def _next(self) -> list[_Part]:
         """What goes into the next batch, in the order in which it came."""
@@ -111,5 +107,10 @@ class Streams:
             with self._lock:
                 call.left -= theirs.stop - theirs.start
                 complete = call.left == 0
-            if complete and not call.done.done():
-                call.done.set_result(None)
+            if complete:
+                _end(call)
+
+
+def _end(call: _Call, error: BaseException | None = None) -> None:
+    with suppress(InvalidStateError):  # another batch has ended it already, with an error
+        call.done.set_result(None) if error is None else call.done.set_exception(error)

@@ -1,6 +1,8 @@
 """Every backend gives the network's own numbers, whatever the batch, and one that does not is not believed."""
 
 import os
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -270,3 +272,32 @@ def test_what_a_model_was_found_to_be_off_is_measured_once_on_a_machine(monkeypa
     assert len(measured) == 4
     monkeypatch.setenv("ANYECG_CACHE", "/proc/nowhere")
     assert Estimator(bundle, Compute(precision="float32")).logits(windows(bundle, 1)).shape == (1, 1)
+
+
+TWO_CALLERS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from anyecg_ray.backends import Compute, Estimator
+from anyecg_ray.weights import untrained
+
+bundle = untrained("tiny", ["potassium_high"], ["II"], "ecgfounder-finetune", 0)
+estimator = Estimator(bundle, Compute(backend=sys.argv[1], threads=2), together=True)
+x = np.random.default_rng(0).standard_normal((58, 1, 5000)).astype(np.float32)
+calls = [x[:37], x[37:], x[:1], x[5:25]]
+with ThreadPoolExecutor(2) as callers:
+    beside = list(callers.map(estimator.logits, calls))
+alone = estimator.logits(x)
+for got, right in zip(beside, [alone[:37], alone[37:], alone[:1], alone[5:25]], strict=True):
+    np.testing.assert_allclose(got, right, rtol=0, atol=float(sys.argv[2]) * np.abs(alone).max())
+"""
+
+
+@pytest.mark.parametrize(("backend", "within"), [("openvino", 0.0), ("torch", 0.02)])
+def test_callers_beside_each_other_get_what_each_gets_alone(backend, within, tmp_path):
+    """From their first windows on, which is where OpenVINO's Python can stand still: so in a process of its own.
+
+    In OpenVINO an output depends on its window alone, not on what else is in the batch, nor where.
+    """
+    line = [sys.executable, "-c", TWO_CALLERS, backend, str(within)]
+    subprocess.run(line, check=True, timeout=120, env={**os.environ, "ANYECG_CACHE": str(tmp_path)})

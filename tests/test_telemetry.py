@@ -52,3 +52,23 @@ def test_without_ray_nothing_is_counted_and_nothing_fails():
         with telemetry.stage("fetch"):
             telemetry.predicted(1, 1.0)
     assert telemetry.read(0) is None
+
+
+def test_what_overlaps_is_counted_once(monkeypatch):
+    clock = iter([0.0, 4.0, 5.0, 10.0, 20.0, 21.0])
+    monkeypatch.setattr(telemetry.time, "perf_counter", lambda: next(clock))
+    busy = telemetry.Busy()
+    busy.begin()  # a piece from 0 to 10
+    busy.begin()  # another from 4 to 5
+    assert busy.end() == 5.0
+    assert busy.end() == 5.0
+    busy.begin()
+    assert busy.end() == 1.0
+
+
+def test_a_rate_is_of_more_than_a_moment(monkeypatch):
+    monkeypatch.setattr(telemetry.ray, "is_initialized", lambda: True)
+    recent = telemetry._Recent()
+    assert recent.rate(256, 1.0) == 256
+    assert recent.rate(30, 0.001) is None  # the end of a piece
+    assert recent.rate(226, 0.999) == 256
