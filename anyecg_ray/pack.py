@@ -99,7 +99,8 @@ def _claim(job: Job, megabytes: int) -> None:
         differ.append("manifest")
     if differ:
         raise InputError(
-            f"{job.out}: holds packs whose {', '.join(differ)} differ; give the same to go on, or another --out"
+            f"{job.out}: holds packs whose {', '.join(differ)} differ{'s' if len(differ) == 1 else ''}; "
+            "give the same to go on, or another --out"
         )
     json_file.write(uri, told)
 

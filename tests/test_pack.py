@@ -336,9 +336,9 @@ def test_wrong_settings_are_told_in_one_line(flags, told, indexed, packed, tmp_p
 
 
 def test_another_archive_needs_another_out(indexed, packed, archive, tmp_path):
-    with pytest.raises(InputError, match="packs whose megabytes differ"):
+    with pytest.raises(InputError, match="packs whose megabytes differs"):
         pack(Pack(manifest=indexed, out=str(packed)))
     uri = str(tmp_path / "m.parquet")
     manifest(Manifest(archive=str(archive), out=uri, workers=0))
-    with pytest.raises(InputError, match="packs whose manifest differ"):
+    with pytest.raises(InputError, match="packs whose manifest differs"):
         pack(Pack(manifest=uri, out=str(packed), megabytes=1))
