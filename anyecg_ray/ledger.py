@@ -66,13 +66,9 @@ class Ledger:
         if before is None:
             before = {"id": uuid.uuid4().hex[:12], **job}
             json_file.write(where, before)
-        differ = [k for k in job if k != "row_groups" and job[k] != before.get(k)]
-        if job["row_groups"][: len(before["row_groups"])] != before["row_groups"]:
-            differ.append("manifest")
-        if differ:
+        if differ := json_file.differing(job, before):
             raise InputError(
-                f"{self._out}: holds a back-fill whose {', '.join(differ)} differ{'s' if len(differ) == 1 else ''}; "
-                "give the same ones to go on with it, or another --out"
+                f"{self._out}: holds a back-fill whose {differ}; give the same ones to go on with it, or another --out"
             )
         if len(job["row_groups"]) > len(before["row_groups"]):  # so that what is scored now is compared next time
             before = before | {"row_groups": job["row_groups"]}

@@ -94,14 +94,8 @@ def _claim(job: Job, megabytes: int) -> None:
     uri = storage.join(job.out, JOB)
     told: dict[str, Any] = {"archive": job.archive, "megabytes": megabytes, "row_groups": list(job.manifest.digests)}
     before = json_file.read(uri) or {**told, "row_groups": []}
-    differ = [name for name in ("archive", "megabytes") if told[name] != before[name]]
-    if told["row_groups"][: len(before["row_groups"])] != before["row_groups"]:
-        differ.append("manifest")
-    if differ:
-        raise InputError(
-            f"{job.out}: holds packs whose {', '.join(differ)} differ{'s' if len(differ) == 1 else ''}; "
-            "give the same to go on, or another --out"
-        )
+    if differ := json_file.differing(told, before):
+        raise InputError(f"{job.out}: holds packs whose {differ}; give the same to go on, or another --out")
     json_file.write(uri, told)
 
 
