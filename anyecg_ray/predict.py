@@ -275,7 +275,6 @@ class Predictor:
             raise InputError(f"{bundle}: its weights were replaced while it was being scored with; run the line again")
         self._estimator = Estimator(found, compute, together=True)
         self._computed_by = str(self._estimator.choice)
-        self._busy = telemetry.Busy()
 
     def __call__(self, piece: pa.Table) -> pa.Table:
         """The piece with `values` in place of `x`: a list per window of numbers per column of the card.
@@ -289,12 +288,8 @@ class Predictor:
         recipe = self._estimator.recipe
         shape = (-1, len(recipe.leads), recipe.samples)
         x = np.frombuffer(_bytes_of(piece.column("x")), np.float32).reshape(shape)
-        self._busy.begin()
-        try:
+        with telemetry.predicting(len(x)):
             logits = self._estimator.logits(x)
-        finally:
-            seconds = self._busy.end()
-        telemetry.predicted(len(x), seconds)
         values = nested(logits, piece.column("usable"))
         kept = [n for n in piece.schema.names if n not in ("x", "usable")]
         computed_by = pa.array([self._computed_by] * len(piece))

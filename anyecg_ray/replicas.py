@@ -1,7 +1,6 @@
 """The actors behind the ingress: replicas of each model, and the keeper of all request counts."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -95,10 +94,9 @@ def _estimator(bundle: str, sha256: str, compute: Compute) -> Estimator:
 
 
 def _timed(estimator: Estimator, parts: Sequence[np.ndarray]) -> np.ndarray:
-    started = time.perf_counter()
-    logits = estimator.logits(np.concatenate(parts))
-    telemetry.predicted(len(logits), time.perf_counter() - started)
-    return logits
+    windows = np.concatenate(parts)
+    with telemetry.predicting(len(windows)):
+        return estimator.logits(windows)
 
 
 class CountsKeeper:

@@ -38,7 +38,7 @@ class Streams:
 
     def __init__(self, streams: Sequence[Computed], batch: int) -> None:
         """batch: windows that each of the streams takes, no more and no less."""
-        self._batch = batch
+        self._batch, self._streams = batch, len(streams)
         self._free: SimpleQueue[Computed] = SimpleQueue()
         for stream in streams:
             self._free.put(stream)
@@ -51,26 +51,23 @@ class Streams:
         call = _Call(windows, out, left=len(windows))
         with self._lock:
             self._calls.append(call)
-        try:
-            for _ in range(-(-len(windows) // self._batch)):  # some find nothing left, where batches were shared
-                self._pool.submit(self._compute)
-            call.done.result()
-        except BaseException:
-            with self._lock:  # what was not begun is nobody's any more: the next caller's turns are for its own windows
-                if call in self._calls:
-                    self._calls.remove(call)
-            raise
+        for _ in range(min(self._streams, -(-len(windows) // self._batch))):
+            self._pool.submit(self._compute)
+        call.done.result()
 
     def _compute(self) -> None:
-        parts = self._next()
-        if not parts:
-            return
+        """With one stream, until no windows are left, whoever brought them."""
+        stream = self._free.get()
         try:
-            self._give(parts, self._run(parts))
-        except BaseException as error:  # whatever it was, the callers wait for it
-            for call, _, _ in parts:
-                _end(call, error)
-            parts.clear()  # which the error's traceback holds
+            while parts := self._next():
+                try:
+                    self._give(parts, stream(self._together(parts)))
+                except BaseException as error:  # whatever it was, the callers wait for it
+                    for call, _, _ in parts:
+                        _end(call, error)
+                    parts.clear()  # which the error's traceback holds
+        finally:
+            self._free.put(stream)
 
     def _next(self) -> list[_Part]:
         """What goes into the next batch, in the order in which it came."""
@@ -88,18 +85,15 @@ class Streams:
                     self._calls.popleft()
         return parts
 
-    def _run(self, parts: list[_Part]) -> np.ndarray:
+    def _together(self, parts: list[_Part]) -> np.ndarray:
+        """The batch; nothing is copied where one caller fills it."""
         (call, theirs, _), *others = parts
-        batch = call.windows[theirs]  # nothing is copied where one caller fills it
-        if others or len(batch) < self._batch:
-            batch = np.zeros((self._batch, *call.windows.shape[1:]), call.windows.dtype)
-            for call, theirs, here in parts:
-                batch[here] = call.windows[theirs]
-        stream = self._free.get()
-        try:
-            return stream(batch)
-        finally:
-            self._free.put(stream)
+        if not others and theirs.stop - theirs.start == self._batch:
+            return call.windows[theirs]
+        batch = np.zeros((self._batch, *call.windows.shape[1:]), call.windows.dtype)
+        for call, theirs, here in parts:
+            batch[here] = call.windows[theirs]
+        return batch
 
     def _give(self, parts: list[_Part], outputs: np.ndarray) -> None:
         for call, theirs, here in parts:

@@ -99,6 +99,20 @@ class Busy:
         self._since = now
 
 
+_busy = Busy()
+
+
+@contextmanager
+def predicting(windows: int) -> Iterator[None]:
+    """Count windows that the model of this process reads in the block; blocks may overlap."""
+    _busy.begin()
+    try:
+        yield
+    finally:
+        seconds = _busy.end()
+    predicted(windows, seconds)
+
+
 @contextmanager
 def stage(name: str) -> Iterator[None]:
     """Count the seconds of the block."""
