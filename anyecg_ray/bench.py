@@ -1,9 +1,9 @@
 """Measure the stages, alone and end to end, in one run: figures from two runs are not comparable.
 
 Every rate is of steady state. End to end is the very pipeline of `anyecg backfill`, its commits included, from its
-first estimates on, so that all reading counts. The model alone is fed windows from memory, in turns with the pipeline,
-which stands still meanwhile: what else a shared machine does then slows both alike. `published` is how ECGFounder's
-own code does it (bench_ecgfounder.py). The same records go through all of them, from the page cache.
+first estimates on, before which little was read. The model alone is fed windows from memory, in turns with the
+pipeline, which stands still meanwhile: what else a shared machine does then slows both alike. `published` is how
+ECGFounder's own code does it (bench_ecgfounder.py). The same records go through all of them, from the page cache.
 """
 
 import tempfile
